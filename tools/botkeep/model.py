@@ -1,0 +1,432 @@
+"""The nouns of botkeep, as frozen dataclasses and enums.
+
+Every time is timezone-aware UTC, every length of time a timedelta, every amount of money a Decimal in the
+currency named beside it. Nothing here does anything: the rooms below pass these to one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+
+class BotkeepError(Exception):
+    """Something a person or an assistant has to know. The text stands alone: asked, found, what to do next."""
+
+
+class UsageError(BotkeepError):
+    """The caller's mistake (unknown bot, unreadable configuration): one line, exit code 2."""
+
+
+class ConfigError(UsageError):
+    """A configuration file that cannot be used at all."""
+
+
+class LedgerError(BotkeepError):
+    """The ledger cannot be written or read. No ledger, no action."""
+
+
+class EngineError(BotkeepError):
+    """A runtime's engine (the kernel, Docker, supervisord) did not do or would not say what it was asked."""
+
+
+class StoreError(BotkeepError):
+    """A backup store cannot be written or read."""
+
+
+class Status(StrEnum):
+    """What a bot is, at one look."""
+
+    HEALTHY = "healthy"
+    FAULTY = "faulty"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+class Fault(StrEnum):
+    """What is wrong. The value is the stem of the playbook; the order is the order of importance.
+
+    A fault that makes a restart useless or harmful stands before bot-not-running, so that the playbook that
+    forbids the restart is the one a verdict names.
+    """
+
+    BOT_DUPLICATED = "bot-duplicated"
+    TRADING_TOO_OFTEN = "trading-too-often"
+    API_KEY_REJECTED = "api-key-rejected"
+    DISK_FULL = "disk-full"
+    DATA_CORRUPT = "data-corrupt"
+    API_RATE_LIMITED = "api-rate-limited"
+    OUT_OF_MEMORY = "out-of-memory"
+    BOT_CRASH_LOOPING = "bot-crash-looping"
+    BOT_NOT_RUNNING = "bot-not-running"
+    BOT_HUNG = "bot-hung"
+    HEALTH_ENDPOINT_FAILING = "health-endpoint-failing"
+    DATA_STALE = "data-stale"
+
+
+FAULT_ORDER: dict[Fault, int] = {fault: place for place, fault in enumerate(Fault)}
+
+
+class Wanted(StrEnum):
+    """What the last explicit start, restart or stop asked for."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class Action(StrEnum):
+    """Something that changes the world."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    RESTORE = "restore"
+    BACKUP = "backup"
+    ALERT = "alert"
+    NOTE = "note"
+    APPROVE = "approve"
+
+
+class Actor(StrEnum):
+    """Who asked. All of them meet the same permits."""
+
+    ASSISTANT = "assistant"
+    PERSON = "person"
+    ROUND = "round"
+
+
+class InstanceState(StrEnum):
+    """A live instance runs, is frozen (SIGSTOP, cgroup freezer, paused container), or only starts."""
+
+    RUNNING = "running"
+    FROZEN = "frozen"
+    STARTING = "starting"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One running copy of a bot. `key` never names another one, before or after: not after a reused pid or a reboot."""
+
+    key: str
+    pid: int | None
+    state: InstanceState
+    started_at: datetime | None
+    ours: bool
+    """Started by botkeep: its exit will be known."""
+    how: str
+    """How it was found: recorded, command, process_name, lock, or descendant."""
+    members: tuple[int, ...] = ()
+    """Every process of this instance: the bot, its workers, its wrapper shells."""
+    rss_bytes: int | None = None
+    entry: str | None = None
+    """The ledger entry (intent) that started it."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an instance ended. `code` or `signal` is set when the end was seen; both None: it is not known."""
+
+    key: str
+    at: datetime | None
+    code: int | None = None
+    signal: int | None = None
+    peak_rss_bytes: int | None = None
+    out_of_memory: bool | None = None
+    """True: the kernel counted an out-of-memory kill in the bot's cgroup. None: nobody can say."""
+    failed_to_start: str | None = None
+    """Why the command could not be executed at all (for example: No such file or directory)."""
+    asked: bool = False
+    """botkeep's own stop ended it."""
+
+
+@dataclass(frozen=True)
+class RuntimeLook:
+    """What the bot's runtime says: live instances, the last exit, or why it cannot say."""
+
+    instances: tuple[Instance, ...] = ()
+    exit: Exit | None = None
+    generation: int = 0
+    """Counts the starts botkeep made; a restart asked with an older number has been done already."""
+    error: str | None = None
+    command_seen: str | None = None
+    """The command line of a copy that is running, for `doctor`. Redacted."""
+
+
+@dataclass(frozen=True)
+class HealthLook:
+    """One answer of a health endpoint."""
+
+    ok: bool
+    text: str
+    rule: str
+    """Which rule it broke: refused, timeout, status, redirect, too-long, wrong-owner, not-allowed, ok."""
+    certain: bool = False
+    seconds: float = 0.0
+
+
+class DataVerdict(StrEnum):
+    """What a format says about a data file. Only CORRUPT may lead to a restore."""
+
+    OK = "ok"
+    PENDING = "pending"
+    SUSPECT = "suspect"
+    CORRUPT = "corrupt"
+    UNREADABLE = "unreadable"
+    REPLACED = "replaced"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One damage in a data file."""
+
+    rule: str
+    """C1 to C15, as in CONTRIBUTING's table of damages."""
+    text: str
+    """One sentence with the evidence bytes, escaped, at most 200 characters of them."""
+    certain: bool
+    row: int | None = None
+    """Counted from 1, the header not counted."""
+    offset: int | None = None
+    """Bytes from the start of the file."""
+
+
+@dataclass(frozen=True)
+class Tempo:
+    """How often a bot trades, from its own file."""
+
+    newest: datetime | None = None
+    gaps: tuple[float, ...] = ()
+    """Seconds between successive trades, the last 200."""
+    per_hour: tuple[tuple[int, int], ...] = ()
+    """(hour since the epoch, trades in it), the last 336 hours that had any."""
+    recent: tuple[float, ...] = ()
+    """Epoch seconds of the last 500 trades."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a format saw in a data file, from the cursor on."""
+
+    verdict: DataVerdict
+    findings: tuple[Finding, ...] = ()
+    rows: int | None = None
+    size: int | None = None
+    mtime: datetime | None = None
+    identity: str = ""
+    """dev:ino:size:mtime_ns, so that two looks can be told to have seen the same bytes."""
+    read_from: int = 0
+    """First byte that this inspection read: 0 for a full one."""
+    tempo: Tempo = field(default_factory=Tempo)
+    cursor: dict[str, Any] = field(default_factory=dict)
+    """JSON; given back at the next inspection. Recorded by rounds, never by a look."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One sign that the bot is getting somewhere."""
+
+    source: str
+    """log, data, or the file that `progress` names."""
+    at: datetime | None
+    normal: timedelta | None
+    """The longest pause that the bot's own history makes normal; None: not enough history."""
+    samples: int
+    """How many pauses that history holds."""
+
+
+class CauseClass(StrEnum):
+    """What a cause asks for."""
+
+    WAIT = "wait"
+    RESTART = "restart"
+    STOP = "stop"
+    """Stop and tell a person: a restart cannot help."""
+    REPAIR = "repair"
+    HOST = "host"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A log signature that matched."""
+
+    signature: str
+    cause: str
+    """One sentence."""
+    klass: CauseClass
+    fault: Fault | None
+    line: str
+    """The newest matching line: redacted, stripped, capped."""
+    count: int
+    first_at: datetime | None
+    last_at: datetime | None
+    until: datetime | None = None
+    """A ban's end, where the line says so."""
+    this_run: bool = True
+    """False: the line belongs to the run that died."""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything seen in one look at one bot. `config_error` set: nothing else could be looked at."""
+
+    bot: str
+    at: datetime
+    runtime: RuntimeLook = field(default_factory=RuntimeLook)
+    health: HealthLook | None = None
+    data: Inspection | None = None
+    progress: tuple[Progress, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    disk_free: int | None = None
+    """Bytes free where the bot writes."""
+    config_error: str | None = None
+    can_restart: bool = False
+    """A runtime is configured."""
+    max_trades_per_hour: int | None = None
+    log_cursor: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Restart:
+    """One attempt to start a bot, as the ledger knows it."""
+
+    at: datetime
+    entry: str
+    actor: Actor
+    after_fault: bool
+    """False: it followed a stop on purpose, so it does not count for the back-off."""
+    ok: bool | None
+    """None: no outcome yet."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of one status of one bot, from first to last look."""
+
+    bot: str
+    status: Status
+    fault: Fault | None
+    up: bool | None
+    first: datetime
+    last: datetime
+    instance: str | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """What the ledger says about one bot, as `judge` needs it. Newest last."""
+
+    wanted: Wanted = Wanted.UP
+    wanted_by: str = ""
+    """One phrase: who stopped or started it, and when."""
+    restarts: tuple[Restart, ...] = ()
+    spans: tuple[Span, ...] = ()
+    approvals: tuple[str, ...] = ()
+    """Approvals not yet used, as `<action>:<fault>`."""
+    overridden: str | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A fact behind a fault."""
+
+    fault: Fault
+    rule: str
+    certain: bool
+    text: str
+    key: str = ""
+    """Equal in two looks if and only if they saw the same thing."""
+    playbook: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is true of one bot now, and which playbook to open."""
+
+    bot: str
+    status: Status
+    at: datetime
+    sentence: str
+    fault: Fault | None = None
+    others: tuple[Fault, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    confirmed: bool = True
+    """Certain, or seen in two looks. False: suspect, take the second look first."""
+    up: bool | None = None
+    wanted: Wanted = Wanted.UP
+    causes: tuple[Cause, ...] = ()
+    instance: str | None = None
+    pid: int | None = None
+    generation: int = 0
+    down_since: datetime | None = None
+    notes: tuple[str, ...] = ()
+    """What a person should mend that is no fault of the bot (a broken playbook, a missing runtime)."""
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """All standing faults, the first one first."""
+        return (self.fault, *self.others) if self.fault else ()
+
+
+@dataclass(frozen=True)
+class Permit:
+    """May this action run now? `earliest` is when it may be asked again; None with a refusal: not before `until`."""
+
+    allowed: bool
+    reason: str
+    earliest: datetime | None = None
+    until: str = ""
+    """What has to happen first when no clock can say: `a person mends the API key`."""
+    needs_approval: bool = False
+    playbook: str | None = None
+
+
+@dataclass(frozen=True)
+class Fill:
+    """One execution. Amounts are positive; `fee` is in `fee_currency`."""
+
+    at: datetime
+    symbol: str
+    side: str
+    price: Decimal
+    amount: Decimal
+    fee: Decimal = Decimal(0)
+    fee_currency: str = ""
+    id: str = ""
+    order_id: str = ""
+    market: str = ""
+    quote: str = ""
+
+
+@dataclass(frozen=True)
+class ClosedTrade:
+    """One closed trade whose result the bot wrote itself, in `currency` (empty: the file does not say)."""
+
+    at: datetime
+    symbol: str
+    pnl: Decimal
+    currency: str = ""
+    fee: Decimal = Decimal(0)
+    id: str = ""
+
+
+def utc_now() -> datetime:
+    """The only clock. Called at the edges (server, command, shim records); everything below takes `now`."""
+    return datetime.now(UTC)
+
+
+def iso(at: datetime) -> str:
+    """`2026-11-21T03:15:02.123456Z`: sorts as text, one form everywhere."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_iso(text: str) -> datetime:
+    """The reverse of `iso`; any ISO 8601 with a zone. Raises ValueError without one."""
+    at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    if at.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return at.astimezone(UTC)
