@@ -317,6 +317,15 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Approval:
+    """A person's yes to one asked action. `id` is its ledger entry."""
+
+    id: str
+    action: Action
+    fault: str
+
+
+@dataclass(frozen=True)
 class History:
     """What the ledger says about one bot, as `judge` needs it. Newest last."""
 
@@ -325,9 +334,8 @@ class History:
     """One phrase: who stopped or started it, and when."""
     restarts: tuple[Restart, ...] = ()
     spans: tuple[Span, ...] = ()
-    approvals: tuple[str, ...] = ()
-    """Approvals not yet used, as `<action>:<fault>`."""
-    overridden: str | None = None
+    approvals: tuple[Approval, ...] = ()
+    """Given by a person, not yet used."""
 
 
 @dataclass(frozen=True)
@@ -382,7 +390,67 @@ class Permit:
     until: str = ""
     """What has to happen first when no clock can say: `a person mends the API key`."""
     needs_approval: bool = False
+    approval: str = ""
+    """The approval's entry that this uses up."""
     playbook: str | None = None
+
+
+class Result(StrEnum):
+    """How an asked action ended."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+    VERIFYING = "verifying"
+    """Done so far, but not yet proven: the next call or round writes the outcome."""
+    COALESCED = "coalesced"
+    """Somebody else's action did it while we waited."""
+    ASKED = "asked"
+    """A person has to approve it: `approval` is the id."""
+    BUSY = "busy"
+    """Another action on this bot is under way; nothing was done."""
+
+
+@dataclass(frozen=True)
+class ActionReport:
+    """The answer to an asked action: one sentence, and what a caller needs to go on."""
+
+    bot: str
+    action: Action
+    result: Result
+    sentence: str
+    entry: str | None = None
+    """The intent's id in the ledger; None where nothing was recorded."""
+    earliest: datetime | None = None
+    until: str = ""
+    approval: str | None = None
+    fault: Fault | None = None
+    playbook: str | None = None
+    pid: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the caller may go on as if it had done the action itself."""
+        return self.result in (Result.DONE, Result.COALESCED, Result.VERIFYING)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a bot is as it is: cause first, then exit, log lines (untrusted, redacted) and what changed before."""
+
+    bot: str
+    at: datetime
+    sentence: str
+    causes: tuple[Cause, ...]
+    exit: Exit | None
+    exit_meaning: str
+    lines: tuple[str, ...]
+    """The last lines of the log: stripped, redacted, capped. Data, never instructions."""
+    lines_total: int
+    truncated: bool
+    changed: tuple[str, ...]
+    """What changed before it: restarts, stops, edits of the configuration."""
 
 
 @dataclass(frozen=True)

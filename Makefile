@@ -1,0 +1,49 @@
+# make setup   .venv with the botkeep command in it       make demo   the main job, on a fresh machine
+# make test    everything CI checks                       make bench  the figures, as ratios in one run
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+JOBS ?= 4
+
+.PHONY: setup demo test lint types docs unit wheel bench lock clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "botkeep needs Python 3.11 or newer; name one with PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/botkeep demo
+
+test: lint types docs unit wheel
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/botkeep docs --check
+
+unit: setup
+	$(BIN)/pytest -n $(JOBS) --dist worksteal tests
+
+wheel: setup
+	$(BIN)/python tests/wheel.py
+
+bench: setup
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+lock: setup
+	$(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --no-header --annotation-style line -o requirements.txt requirements.in
+	$(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --no-header --annotation-style line -o requirements-dev.txt requirements-dev.in
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Shared fixtures. The package is installed (editable) by `make setup`."""

@@ -1,0 +1,360 @@
+"""DECIDE: one look at a bot and its history in, a verdict out. Pure: no clock, no file, no process.
+
+All numbers come from the front matter of the playbooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from .history import clock
+from .model import (
+    FAULT_ORDER,
+    Cause,
+    CauseClass,
+    DataVerdict,
+    Evidence,
+    Exit,
+    Fault,
+    History,
+    Instance,
+    InstanceState,
+    Observation,
+    Progress,
+    Status,
+    Verdict,
+    Wanted,
+)
+from .playbooks import Playbooks, Policy
+from .progress import trades_last_hour, usual_busiest_hour
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One bot's case: what all the rules below read."""
+
+    seen: Observation
+    playbooks: Playbooks
+    history: History
+    now: datetime
+
+    def policy(self, fault: Fault) -> Policy:
+        return self.playbooks.get(fault).policy
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.seen.runtime.instances)
+
+
+def decide(
+    seen: Observation,
+    playbooks: Playbooks,
+    past: History,
+    now: datetime,
+    first: Sequence[Evidence] | None = None,
+) -> Verdict:
+    """What is true of this bot, and which playbook handles it.
+
+    `first`: the evidence of an earlier look. Suspect evidence then counts only if that look saw the very same
+    thing, and what counts is confirmed.
+    """
+    look = _Look(seen, playbooks, past, now)
+    unknown = _unknown(look)
+    if unknown:
+        return _verdict(look, Status.UNKNOWN, unknown)
+    if past.wanted is Wanted.DOWN and not look.alive:
+        return _verdict(look, Status.STOPPED, f"{seen.bot} is stopped on purpose ({past.wanted_by}).")
+    evidence = _sorted(_evidence(look))
+    if first is not None:
+        known = {(one.fault, one.rule, one.key) for one in first}
+        evidence = [one for one in evidence if one.certain or (one.fault, one.rule, one.key) in known]
+    if not evidence:
+        return _verdict(look, Status.HEALTHY, _healthy(look))
+    return _faulty(look, evidence, confirmed=first is not None or not _needs_second_look(look, evidence))
+
+
+def _needs_second_look(look: _Look, evidence: Sequence[Evidence]) -> bool:
+    """Suspect evidence of the first fault waits for a second look where its playbook says so."""
+    leading = [one for one in evidence if one.fault is evidence[0].fault]
+    if any(one.certain for one in leading):
+        return False
+    return look.policy(evidence[0].fault).confirm.looks > 1
+
+
+def _sorted(evidence: Iterable[Evidence]) -> list[Evidence]:
+    return sorted(evidence, key=lambda one: (FAULT_ORDER[one.fault], not one.certain))
+
+
+def _unknown(look: _Look) -> str | None:
+    """Why nothing can be said, if so."""
+    seen = look.seen
+    if seen.config_error:
+        return f"{seen.bot} cannot be looked at: {seen.config_error}"
+    if seen.runtime.error:
+        return f"{seen.bot} cannot be looked at: {seen.runtime.error}"
+    if seen.data and seen.data.verdict is DataVerdict.UNREADABLE:
+        found = seen.data.findings[0].text if seen.data.findings else "it cannot be read."
+        return f"{seen.bot} {'runs' if look.alive else 'does not run'}, but its data file says nothing: {found}"
+    return None
+
+
+def _verdict(look: _Look, status: Status, sentence: str) -> Verdict:
+    seen, instances = look.seen, look.seen.runtime.instances
+    return Verdict(
+        bot=seen.bot,
+        status=status,
+        at=seen.at,
+        sentence=sentence,
+        up=_up(look, status),
+        wanted=look.history.wanted,
+        causes=tuple(cause for cause in seen.causes if _speaks(look, cause)),
+        instance=instances[0].key if instances else None,
+        pid=instances[0].pid if instances else None,
+        generation=seen.runtime.generation,
+    )
+
+
+def _up(look: _Look, status: Status) -> bool | None:
+    """Up: an instance was alive and not frozen. None: nobody can say, or it is stopped on purpose."""
+    if look.seen.config_error or look.seen.runtime.error or status is Status.STOPPED:
+        return None
+    return any(one.state is not InstanceState.FROZEN for one in look.seen.runtime.instances)
+
+
+def _healthy(look: _Look) -> str:
+    instance = look.seen.runtime.instances[0]
+    since = f" since {clock(instance.started_at)}" if instance.started_at else ""
+    adopted = "" if instance.ours else ", adopted: botkeep did not start it, so its exit will not be known"
+    stopped = f"; the last word was: {look.history.wanted_by}" if look.history.wanted is Wanted.DOWN else ""
+    return f"{look.seen.bot} runs{since} (pid {instance.pid}{adopted}){stopped}."
+
+
+def _faulty(look: _Look, evidence: Sequence[Evidence], *, confirmed: bool) -> Verdict:
+    faults = tuple(dict.fromkeys(one.fault for one in evidence))
+    verdict = _verdict(look, Status.FAULTY, evidence[0].text)
+    stalled = Fault.BOT_HUNG in faults and confirmed
+    return replace(
+        verdict,
+        fault=faults[0],
+        others=faults[1:],
+        evidence=tuple(evidence),
+        confirmed=confirmed,
+        up=False if stalled else verdict.up,
+        down_since=_down_since(look) if not look.alive or stalled else None,
+    )
+
+
+def _down_since(look: _Look) -> datetime:
+    """When it went down: the recorded exit, else the first look of the standing stretch of down, else now."""
+    ended = look.seen.runtime.exit
+    if not look.alive and ended and ended.at:
+        return ended.at
+    first = look.now
+    for span in reversed(look.history.spans):
+        if span.up is not False:
+            break
+        first = span.first
+    return first
+
+
+# ---------------------------------------------------------------------------------------------------- the rules
+
+
+def _evidence(look: _Look) -> Iterable[Evidence]:
+    yield from _duplicated(look)
+    yield from _trading_too_often(look)
+    yield from _from_the_log(look)
+    yield from _disk(look)
+    yield from _data(look)
+    yield from _down(look)
+    if look.alive:
+        yield from _hung(look)
+        yield from _endpoint(look)
+        yield from _stale(look)
+
+
+def _duplicated(look: _Look) -> Iterable[Evidence]:
+    instances = look.seen.runtime.instances
+    if len(instances) > 1:
+        which = ", ".join(f"pid {one.pid} ({_origin(one)})" for one in instances)
+        text = f"{look.seen.bot} runs {len(instances)} times: {which}."
+        yield Evidence(Fault.BOT_DUPLICATED, "instances", True, text, "|".join(one.key for one in instances))
+
+
+def _origin(instance: Instance) -> str:
+    since = f" at {instance.started_at:%H:%M:%SZ}" if instance.started_at else ""
+    return f"started by {'botkeep' if instance.ours else 'somebody else'}{since}"
+
+
+def _trading_too_often(look: _Look) -> Iterable[Evidence]:
+    """More trades in the last hour than the person allows, or than the bot's own busiest hour makes usual."""
+    if look.seen.data is None:
+        return
+    tempo, allowed = look.seen.data.tempo, look.seen.max_trades_per_hour
+    count = trades_last_hour(tempo, look.now)
+    newest = tempo.newest.isoformat() if tempo.newest else ""
+    if allowed is not None:
+        if count > allowed:
+            text = f"{look.seen.bot} made {count} trades within an hour; max_trades_per_hour allows {allowed}."
+            yield Evidence(Fault.TRADING_TOO_OFTEN, "max_trades_per_hour", True, text)
+        return
+    when = look.policy(Fault.TRADING_TOO_OFTEN).when
+    usual = usual_busiest_hour(tempo, look.now)
+    if usual and count >= when.at_least and count > usual * when.times_usual:
+        text = f"{look.seen.bot} made {count} trades within an hour; its busiest hour before had {usual}."
+        yield Evidence(Fault.TRADING_TOO_OFTEN, "usual", False, text, newest)
+
+
+def _speaks(look: _Look, cause: Cause) -> bool:
+    """Whether a log line still says something: of the newest run, and a ban that is not over."""
+    if not cause.this_run:
+        return False
+    if cause.until is not None:
+        return cause.until > look.now
+    if cause.klass is CauseClass.WAIT and cause.last_at is not None:
+        return look.now - cause.last_at < look.policy(Fault.API_RATE_LIMITED).when.wait
+    return True
+
+
+def _from_the_log(look: _Look) -> Iterable[Evidence]:
+    """Faults that the log names. What the log says is text: it may forbid an action, it never starts one alone."""
+    for cause in look.seen.causes:
+        if cause.fault is None or not _speaks(look, cause) or _answered(look, cause):
+            continue
+        until = f" until {clock(cause.until)}" if cause.until else ""
+        text = f"{look.seen.bot}: {cause.cause.rstrip('.')}{until} ({cause.count} lines in its log)."
+        yield Evidence(cause.fault, cause.signature, False, text, cause.signature)
+
+
+def _answered(look: _Look, cause: Cause) -> bool:
+    """What the host shows to be mended is no fault any more, whatever the last lines of a dead run say."""
+    if cause.fault is Fault.DISK_FULL and look.seen.disk_free is not None:
+        return look.seen.disk_free > 10 * look.policy(Fault.DISK_FULL).when.free_below
+    return cause.fault is Fault.OUT_OF_MEMORY and look.alive
+
+
+def _disk(look: _Look) -> Iterable[Evidence]:
+    free, bound = look.seen.disk_free, look.policy(Fault.DISK_FULL).when.free_below
+    if free is not None and free < bound:
+        text = f"{look.seen.bot} has {free / 1e6:.0f} MB of disk left where it writes."
+        yield Evidence(Fault.DISK_FULL, "free_below", True, text)
+
+
+def _data(look: _Look) -> Iterable[Evidence]:
+    data = look.seen.data
+    if data is None or data.verdict in (DataVerdict.OK, DataVerdict.PENDING, DataVerdict.REPLACED):
+        return
+    if data.verdict is DataVerdict.MISSING and not data.findings:
+        return  # never seen: a bot that has not traded yet has no file
+    corrupt = data.verdict is DataVerdict.CORRUPT
+    for finding in data.findings:
+        text = f"{look.seen.bot}'s data file is damaged ({finding.rule}): {finding.text}"
+        key = f"{data.identity}:{finding.offset}"
+        yield Evidence(Fault.DATA_CORRUPT, finding.rule, finding.certain and corrupt, text, key)
+
+
+def _down(look: _Look) -> Iterable[Evidence]:
+    if look.alive:
+        return
+    bot, ended = look.seen.bot, look.seen.runtime.exit
+    if ended is not None and ended.out_of_memory:
+        text = f"{bot} was killed by the kernel for lack of memory{_peak(ended)}."
+        yield Evidence(Fault.OUT_OF_MEMORY, "kernel", True, text)
+    when = look.policy(Fault.BOT_CRASH_LOOPING).when
+    recent = [one for one in look.history.restarts if one.after_fault and look.now - one.at <= when.within]
+    if len(recent) >= when.restarts:
+        text = f"{bot} was started {len(recent)} times since {clock(recent[0].at)} and is down again."
+        yield Evidence(Fault.BOT_CRASH_LOOPING, "restarts", True, text)
+    yield Evidence(Fault.BOT_NOT_RUNNING, "no-instance", True, f"{bot} is not running: {how_it_ended(ended)}.")
+
+
+def how_it_ended(ended: Exit | None) -> str:
+    """A phrase: exit code, signal and peak memory where they were seen, `not known` where not."""
+    if ended is None:
+        return "no copy was found; how it ended is not known, since botkeep did not start it"
+    if ended.failed_to_start:
+        return f"its command could not be executed ({ended.failed_to_start})"
+    if ended.code is None and ended.signal is None:
+        return "how it ended is not known, since what watched it is gone too"
+    how = f"ended with exit code {ended.code}" if ended.signal is None else f"killed by signal {ended.signal}"
+    when = f" at {ended.at:%Y-%m-%d %H:%M:%SZ}" if ended.at else ""
+    return f"{how}{when}{_peak(ended)}"
+
+
+def _peak(ended: Exit) -> str:
+    return f", peak memory {ended.peak_rss_bytes / 1e6:.0f} MB" if ended.peak_rss_bytes else ""
+
+
+def _hung(look: _Look) -> Iterable[Evidence]:
+    """A frozen process is certain. Silence is suspect, and only against the bot's own history of pauses."""
+    bot = look.seen.bot
+    frozen = [one for one in look.seen.runtime.instances if one.state is InstanceState.FROZEN]
+    if frozen:
+        yield Evidence(Fault.BOT_HUNG, "frozen", True, f"{bot} is frozen: pid {frozen[0].pid} is stopped by a signal.")
+        return
+    if _waits_for_an_exchange(look):
+        return
+    when = look.policy(Fault.BOT_HUNG).when
+    signs = [one for one in look.seen.progress if one.source != "data"]
+    silent = [one for one in signs if _is_silent(one, look.now, when.silent_at_least, when.times_normal)]
+    if signs and len(silent) == len(signs) and not _fresh_trade(look, when.silent_at_least):
+        worst = silent[0]
+        text = (
+            f"{bot} is silent: its {worst.source} says nothing since {_moment(worst.at)}, "
+            f"and its longest normal pause is {length(worst.normal)}."
+        )
+        yield Evidence(Fault.BOT_HUNG, "silent", False, text, f"{worst.source}:{worst.at}")
+
+
+def _waits_for_an_exchange(look: _Look) -> bool:
+    return any(cause.klass is CauseClass.WAIT and _speaks(look, cause) for cause in look.seen.causes)
+
+
+def _is_silent(sign: Progress, now: datetime, at_least: timedelta, times: float) -> bool:
+    if sign.at is None or sign.normal is None:
+        return False
+    return now - sign.at > max(at_least, sign.normal * times)
+
+
+def _fresh_trade(look: _Look, within: timedelta) -> bool:
+    data = [one for one in look.seen.progress if one.source == "data"]
+    return any(one.at is not None and look.now - one.at <= within for one in data)
+
+
+def _moment(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%SZ}" if at else "an unknown time"
+
+
+def length(span: timedelta | None) -> str:
+    """A length of time for people."""
+    seconds = int(span.total_seconds()) if span else 0
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _endpoint(look: _Look) -> Iterable[Evidence]:
+    health = look.seen.health
+    if health is None or health.ok or _just_started(look):
+        return
+    text = f"{look.seen.bot}'s health endpoint fails ({health.rule}): {health.text}"
+    yield Evidence(Fault.HEALTH_ENDPOINT_FAILING, health.rule, health.certain, text, health.rule)
+
+
+def _just_started(look: _Look) -> bool:
+    """A starting bot does not listen yet: not before it has been up as long as its playbook verifies a start."""
+    grace = look.policy(Fault.BOT_NOT_RUNNING).verify.within
+    started = [one.started_at for one in look.seen.runtime.instances if one.started_at]
+    return any(look.now - at < grace for at in started)
+
+
+def _stale(look: _Look) -> Iterable[Evidence]:
+    """No trade for far longer than ever before. Suspect for ever: a quiet market looks the same."""
+    when = look.policy(Fault.DATA_STALE).when
+    for sign in look.seen.progress:
+        if sign.source == "data" and _is_silent(sign, look.now, when.quiet_at_least, when.times_normal):
+            text = (
+                f"{look.seen.bot} has written no trade since {_moment(sign.at)}; "
+                f"its longest normal pause is {length(sign.normal)}."
+            )
+            yield Evidence(Fault.DATA_STALE, "quiet", False, text, str(sign.at))

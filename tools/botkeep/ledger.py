@@ -1,0 +1,514 @@
+"""The append-only table of entries: the truth for back-off, caps, uptime and reports. One SQLite file.
+
+An entry is on the disk when `append` returns. Entries are numbered one by one, chained by SHA-256, and held by
+triggers against change; `verify` names every break that somebody made past the triggers. Spans and cursors are
+derived and may be rewritten.
+
+Threads: one connection per ledger, used under one lock of the process. A connection per thread would gain nothing,
+because SQLite lets only one write at a time anyway, and would leak one for every worker thread that ends.
+
+Fork: SQLite's record of its kernel locks is copied into the child but the locks are not, so a connection that the
+child opens later runs without any lock at all (seen in /proc/locks: the child held none). So every connection of the
+process is closed before a fork and opened again afterwards.
+
+Nothing in a process that uses a ledger may open() that file in another way: closing it drops SQLite's locks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from .durable import fsync_dir
+from .model import Fault, LedgerError, Span, Status, iso, parse_iso
+
+SCHEMA = "1"
+GENESIS = "0" * 64
+BUSY_SECONDS = 30.0
+"""How long one writer waits for the others. Fifty at once need about one second on a slow disk."""
+BATCH = 1000
+_ID = re.compile(r"\Ae([1-9]\d{0,17})\Z")
+
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS entries (
+    seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, bot TEXT, action TEXT NOT NULL,
+    actor TEXT NOT NULL, ref TEXT, result TEXT NOT NULL, sentence TEXT NOT NULL, data TEXT NOT NULL,
+    prev TEXT NOT NULL, hash TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS entries_of_bot ON entries (bot);
+CREATE INDEX IF NOT EXISTS entries_of_bot_by_time ON entries (bot, at);
+CREATE INDEX IF NOT EXISTS entries_by_time ON entries (at);
+CREATE INDEX IF NOT EXISTS entries_by_ref ON entries (ref) WHERE ref IS NOT NULL;
+CREATE TRIGGER IF NOT EXISTS entries_stay BEFORE UPDATE ON entries
+    BEGIN SELECT raise(ABORT, 'entries are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS entries_remain BEFORE DELETE ON entries
+    BEGIN SELECT raise(ABORT, 'entries are never removed'); END;
+CREATE TRIGGER IF NOT EXISTS entries_follow BEFORE INSERT ON entries
+    WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM entries)
+    BEGIN SELECT raise(ABORT, 'entries are numbered one by one'); END;
+CREATE TABLE IF NOT EXISTS open_intents (seq INTEGER PRIMARY KEY, bot TEXT);
+CREATE TRIGGER IF NOT EXISTS intents_open AFTER INSERT ON entries WHEN NEW.kind = 'intent'
+    BEGIN INSERT INTO open_intents VALUES (NEW.seq, NEW.bot); END;
+CREATE TRIGGER IF NOT EXISTS outcomes_close AFTER INSERT ON entries WHEN NEW.kind = 'outcome' AND NEW.ref IS NOT NULL
+    BEGIN DELETE FROM open_intents WHERE seq = CAST(substr(NEW.ref, 2) AS INTEGER); END;
+CREATE TABLE IF NOT EXISTS spans (
+    id INTEGER PRIMARY KEY, bot TEXT NOT NULL, status TEXT NOT NULL, fault TEXT, up INTEGER, instance TEXT,
+    first TEXT NOT NULL, last TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS spans_of_bot ON spans (bot);
+CREATE TABLE IF NOT EXISTS cursors (bot TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (bot, name)) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('schema', '1');
+COMMIT;
+"""
+
+
+class Kind(StrEnum):
+    """What an entry records."""
+
+    INTENT = "intent"
+    OUTCOME = "outcome"
+    NOTE = "note"
+    ALERT = "alert"
+    ASK = "ask"
+    APPROVAL = "approval"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry. `ref` is the id of the entry it answers; `data` is JSON; `prev` and `hash` are the chain."""
+
+    seq: int
+    id: str
+    at: datetime
+    kind: Kind
+    bot: str | None
+    action: str
+    actor: str
+    ref: str | None
+    result: str
+    sentence: str
+    data: dict[str, Any]
+    prev: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at one bot, for the spans. It extends the newest span if that ended at most `max_gap` before."""
+
+    bot: str
+    status: Status
+    fault: Fault | None
+    up: bool | None
+    instance: str | None
+    at: datetime
+    max_gap: timedelta
+
+
+_GATE = threading.RLock()
+"""One for all ledgers of the process: a fork has to stop them all, and in no order could two forks then block."""
+_LEDGERS: weakref.WeakSet[Ledger] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    _GATE.acquire()
+    for ledger in _LEDGERS:
+        ledger.close()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_GATE.release, after_in_child=_GATE.release)
+
+
+class Ledger:
+    """The ledger at `path`. Opened at the first use, and made if it is not there (its folder must be).
+
+    Every method raises LedgerError when the ledger cannot be read or written. Safe for threads and over a fork.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = None
+        self._inode = (0, 0)
+        with _GATE:
+            _LEDGERS.add(self)
+
+    def append(
+        self,
+        kind: Kind,
+        *,
+        at: datetime,
+        bot: str | None,
+        action: str,
+        actor: str,
+        sentence: str,
+        ref: str | None = None,
+        result: str = "",
+        data: dict[str, Any] | None = None,
+    ) -> Entry:
+        """Add one entry; it is on the disk when this returns. What JSON does not know in `data` becomes text."""
+        texts = tuple(_storable(text) for text in (bot, action, actor, ref, result, sentence))
+        stored = json.dumps(data or {}, default=str, sort_keys=True)
+        with self._writing() as db:
+            seq, prev = _head(db)
+            fields = (seq + 1, iso(at), str(kind), *texts, stored, prev)
+            row = (*fields, _hash(fields))
+            db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        return _entry(row)
+
+    def entries(
+        self,
+        *,
+        bot: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        kinds: Iterable[Kind] | None = None,
+        action: str | None = None,
+        after_seq: int | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        """The entries in their order, filtered: `since` <= at < `until`, and of them the first `limit`."""
+        tests: dict[str, Any] = {
+            "bot = ?": bot,
+            "at >= ?": since and iso(since),
+            "at < ?": until and iso(until),
+            "kind IN (SELECT value FROM json_each(?))": None if kinds is None else json.dumps([*kinds]),
+            "action = ?": action,
+            "seq > ?": after_seq,
+        }
+        asked = {test: value for test, value in tests.items() if value is not None}
+        where = f"WHERE {' AND '.join(asked)}" if asked else ""
+        order = "DESC" if newest_first else "ASC"
+        sql = f"SELECT * FROM entries {where} ORDER BY seq {order} LIMIT ?"  # noqa: S608
+        return self._entries(sql, *asked.values(), -1 if limit is None else limit)
+
+    def entry(self, id: str) -> Entry | None:  # noqa: A002
+        """The entry with this id, or None."""
+        return self.entries_by_id([id]).get(id)
+
+    def entries_by_id(self, ids: Iterable[str]) -> dict[str, Entry]:
+        """The entries with these ids; an id that there is no entry for is left out."""
+        numbers = [int(match[1]) for match in map(_ID.match, ids) if match]
+        sql = "SELECT * FROM entries WHERE seq IN (SELECT value FROM json_each(?))"
+        return {entry.id: entry for entry in self._entries(sql, json.dumps(numbers))}
+
+    def open_intents(self, bot: str | None = None) -> list[Entry]:
+        """The intents that no outcome refers to, oldest first; of every bot if none is named."""
+        where = "" if bot is None else "WHERE bot = ?"
+        sql = f"SELECT * FROM entries WHERE seq IN (SELECT seq FROM open_intents {where}) ORDER BY seq"  # noqa: S608
+        return self._entries(sql, *([] if bot is None else [bot]))
+
+    def answered_at(self, ids: Iterable[str]) -> dict[str, datetime]:
+        """When the first outcome of each of these intents was recorded; an intent without one is left out."""
+        sql = (
+            "SELECT ref, min(at) FROM entries WHERE ref IN (SELECT value FROM json_each(?)) "
+            "AND kind = 'outcome' GROUP BY ref"
+        )
+        return {ref: parse_iso(at) for ref, at in self._rows(sql, json.dumps([*ids]))}
+
+    def head(self) -> tuple[int, str]:
+        """(seq, hash) of the newest entry, or (0, sixty-four zeros): a witness to keep outside, as in a manifest."""
+        with self._using() as db:
+            return _head(db)
+
+    def see(
+        self,
+        bot: str,
+        *,
+        status: Status,
+        fault: Fault | None,
+        up: bool | None,
+        instance: str | None,
+        at: datetime,
+        max_gap: timedelta,
+    ) -> None:
+        """Record one look at one bot: extend its newest span if it is the same and near enough, else open one."""
+        self.see_all([Seen(bot, status, fault, up, instance, at, max_gap)])
+
+    def see_all(self, looks: Iterable[Seen]) -> None:
+        """Record many looks in one transaction: a round over a thousand bots waits for the disk once."""
+        with self._writing() as db:
+            for look in looks:
+                _see(db, look)
+
+    def spans(self, bot: str, since: datetime | None = None) -> list[Span]:
+        """The bot's spans in the order they were opened; with `since`, those that ended then or later."""
+        sql = "SELECT bot, status, fault, up, instance, first, last FROM spans WHERE bot = ? AND last >= ? ORDER BY id"
+        return [_span(row) for row in self._rows(sql, bot, iso(since) if since else "")]
+
+    def cursor(self, bot: str, name: str) -> dict[str, Any] | None:
+        """What `set_cursor` stored last for this bot and name; `bot` is empty for what belongs to no bot."""
+        rows = self._rows("SELECT value FROM cursors WHERE bot = ? AND name = ?", bot, name)
+        return dict(json.loads(rows[0][0])) if rows else None
+
+    def set_cursor(self, bot: str, name: str, value: dict[str, Any]) -> None:
+        """Store a JSON object under this bot and name."""
+        self.set_cursors([(bot, name, value)])
+
+    def set_cursors(self, many: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
+        """Store many (bot, name, value) in one transaction; values that are there already cost no write."""
+        rows = [(bot, name, json.dumps(value, sort_keys=True)) for bot, name, value in many]
+        with self._writing() as db:
+            db.executemany(
+                "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (bot, name) "
+                "DO UPDATE SET value = excluded.value WHERE value <> excluded.value",
+                rows,
+            )
+
+    def verify(self) -> list[str]:
+        """One sentence for every place where the chain does not hold, and for a ledger that cannot be read."""
+        breaks: list[str] = []
+        seq, prev = 0, GENESIS
+        try:
+            for row in self._chain():
+                breaks += _breaks(row, seq, prev)
+                seq, prev = row[0], row[-1]
+        except LedgerError as error:
+            breaks.append(str(error))
+        return breaks
+
+    def close(self) -> None:
+        """Close the connection. The next use opens it again."""
+        with _GATE:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+
+    def _chain(self) -> Iterator[tuple[Any, ...]]:
+        """Every row, a batch at a time: others may write in between."""
+        seq = -(1 << 63)
+        while rows := self._rows("SELECT * FROM entries WHERE seq > ? ORDER BY seq LIMIT ?", seq, BATCH):
+            yield from rows
+            seq = rows[-1][0]
+
+    def _entries(self, sql: str, *values: Any) -> list[Entry]:
+        return [_entry(row) for row in self._rows(sql, *values)]
+
+    def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._using() as db:
+            return db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that has the right to write from its start, on the disk when it ends."""
+        with self._using() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        with _GATE:
+            try:
+                yield self._connection()
+            except sqlite3.Error as error:
+                self.close()  # after a full disk or an I/O error, nothing cached is trusted
+                raise LedgerError(_explain(self.path, error)) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        """The open connection; a new one if somebody moved the file away under it, or else appends went nowhere."""
+        if self._db is not None and _inode(self.path) == self._inode:
+            return self._db
+        self.close()
+        _make_file(self.path)
+        self._inode = _inode(self.path)
+        self._db = self._open()
+        return self._db
+
+    def _open(self) -> sqlite3.Connection:
+        """SQLite does not wait out its busy timeout while a file turns to WAL: beginners at once are told `locked`."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return _connect(self.path)
+            except sqlite3.OperationalError as error:
+                if _primary(error) not in _BUSY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.01)
+
+
+def _make_file(path: Path) -> None:
+    """An empty file of mode 0600. By mknod: to open and close a ledger would drop the locks others hold on it."""
+    try:
+        os.mknod(path, 0o600 | stat.S_IFREG)
+        fsync_dir(path.parent)
+    except FileExistsError:
+        _check_file(path)
+    except OSError as error:
+        raise LedgerError(
+            f"The ledger {path} cannot be made: {error.strerror}. Without it nothing is done; mend that (botkeep init "
+            f"makes the folder) and ask again."
+        ) from error
+
+
+def _check_file(path: Path) -> None:
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode):
+        raise LedgerError(f"The ledger {path} is not a regular file, so it is not touched. Move it away and ask again.")
+    if mode & 0o077:
+        path.chmod(0o600)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise LedgerError(
+            f"The ledger {path} cannot be written safely: its file system gives no shared memory (SQLite fell back to "
+            f"journal mode {mode}). Put the workspace on a local disk."
+        )
+    db.execute("PRAGMA synchronous = FULL")
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    if not tables:
+        db.executescript(_SCHEMA)
+    _check_schema(db, path, known=not tables or "meta" in tables)
+
+
+def _check_schema(db: sqlite3.Connection, path: Path, *, known: bool) -> None:
+    row = db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() if known else None
+    if row == (SCHEMA,):
+        return
+    found = f"has schema {row[0]}, and this botkeep knows schema {SCHEMA}" if row else "is a database of something else"
+    raise LedgerError(
+        f"The ledger {path} {found}, so it is not touched. Use the botkeep that wrote it, or move the file away "
+        f"together with its -wal and -shm; the next call then begins a new ledger."
+    )
+
+
+def _explain(path: Path, error: sqlite3.Error) -> str:
+    """What is wrong with the ledger and what mends it."""
+    found, advice = _REASONS.get(_primary(error), ("cannot be used", "Mend that and ask again."))
+    return f"The ledger {path} {found} ({error}). Without it nothing is done. {advice}"
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; its extended codes carry more in the upper bytes."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL)
+_MOVE_AWAY = (
+    "Stop what uses it, move it away together with its -wal and -shm, and ask again: a new ledger begins, and "
+    "memory/bot-operations.md still tells what happened."
+)
+_DISK = "Free space on its disk or mend the disk, then ask again."
+_RIGHTS = "Let the user who runs botkeep write that file and its folder, then ask again."
+_REASONS = {
+    sqlite3.SQLITE_FULL: ("cannot be written: the disk is full", _DISK),
+    sqlite3.SQLITE_IOERR: ("cannot be read or written: the disk is full or failing", _DISK),
+    sqlite3.SQLITE_CORRUPT: ("is damaged", _MOVE_AWAY),
+    sqlite3.SQLITE_NOTADB: ("is damaged", _MOVE_AWAY),
+    sqlite3.SQLITE_READONLY: ("may not be written", _RIGHTS),
+    sqlite3.SQLITE_PERM: ("may not be written", _RIGHTS),
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", _RIGHTS),
+    sqlite3.SQLITE_BUSY: (
+        f"was busy for more than {BUSY_SECONDS:.0f} seconds",
+        "Look for a process that holds it (a frozen botkeep, a database browser), end that, and ask again.",
+    ),
+}
+
+
+def _head(db: sqlite3.Connection) -> tuple[int, str]:
+    row = db.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+    return (row[0], row[1]) if row else (0, GENESIS)
+
+
+def _hash(fields: tuple[Any, ...]) -> str:
+    """SHA-256 of the previous hash (the last field) and of the other fields, in the table's order, as JSON."""
+    *others, prev = fields
+    text = json.dumps(others, separators=(",", ":"), default=repr)
+    return hashlib.sha256(f"{prev}{text}".encode()).hexdigest()
+
+
+def _storable(text: str | None) -> str | None:
+    """Half a surrogate pair, as a damaged log yields it, is no UTF-8: SQLite would refuse the entry."""
+    return text if text is None else str(text).encode("utf-8", "backslashreplace").decode()
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    seq, at, kind, bot, action, actor, ref, result, sentence, data, prev, hash_ = row
+    try:
+        return Entry(
+            seq, f"e{seq}", parse_iso(at), Kind(kind), bot, action, actor, ref, result, sentence, json.loads(data),
+            prev, hash_,
+        )  # fmt: skip
+    except (TypeError, ValueError) as error:
+        raise LedgerError(
+            f"Entry e{seq} of the ledger cannot be read: {error}. Somebody changed it, or a newer botkeep wrote it; "
+            f"`botkeep journal --verify` says which."
+        ) from error
+
+
+def _breaks(row: tuple[Any, ...], seq: int, prev: str) -> Iterator[str]:
+    """What is wrong between this row and the one before it, which was number `seq` with hash `prev`."""
+    number = row[0]
+    if number == seq + 2:
+        yield f"Entry e{seq + 1} is gone from the ledger."
+    elif number != seq + 1:
+        yield f"Entries e{seq + 1} to e{number - 1} are gone from the ledger."
+    elif row[-2] != prev:
+        yield f"Entry e{number} of the ledger does not continue e{seq}: one of the two was changed or replaced."
+    if _hash(row[:-1]) != row[-1]:
+        yield f"Entry e{number} of the ledger was changed: what it says does not match its hash."
+
+
+def _see(db: sqlite3.Connection, look: Seen) -> None:
+    """Extend the newest span, or open one. A look inside the newest span adds nothing; one before it is a new span."""
+    state = (look.status, look.fault, None if look.up is None else int(look.up), look.instance)
+    newest = db.execute(
+        "SELECT id, first, last, status, fault, up, instance FROM spans WHERE bot = ? ORDER BY id DESC LIMIT 1",
+        (look.bot,),
+    ).fetchone()
+    if newest and newest[3:] == state and look.at >= parse_iso(newest[1]):
+        last = parse_iso(newest[2])
+        if look.at <= last:
+            return
+        if look.at - last <= look.max_gap:
+            db.execute("UPDATE spans SET last = ? WHERE id = ?", (iso(look.at), newest[0]))
+            return
+    db.execute("INSERT INTO spans VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", (look.bot, *state, iso(look.at), iso(look.at)))
+
+
+def _span(row: tuple[Any, ...]) -> Span:
+    bot, status, fault, up, instance, first, last = row
+    return Span(
+        bot, Status(status), None if fault is None else Fault(fault), None if up is None else bool(up),
+        parse_iso(first), parse_iso(last), instance,
+    )  # fmt: skip

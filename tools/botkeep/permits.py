@@ -1,0 +1,141 @@
+"""May this action run now? Pure, and the same for models, people and code."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from .history import clock, failures_in_a_row
+from .judge import length
+from .model import Action, CauseClass, Fault, History, Permit, Status, Verdict
+from .playbooks import Playbooks, Policy
+
+TOOL_OF = {Action.START: "restart_bot", Action.RESTART: "restart_bot", Action.RESTORE: "restore_data"}
+DAY = timedelta(hours=24)
+
+
+def permit(
+    action: Action,
+    verdict: Verdict,
+    playbooks: Playbooks,
+    past: History,
+    now: datetime,
+    *,
+    can_restart: bool = True,
+    override: str | None = None,
+) -> Permit:
+    """May this action run now? The same for models, people and code.
+
+    Stop, backup and notes always may. `override` (a person's reason) lifts what the playbooks and the ledger say,
+    never what never-two says: that is not asked here but proven by the runtime.
+    """
+    if action not in TOOL_OF:
+        return Permit(True, "always allowed")
+    fault = _governing(action, verdict)
+    name = fault.value
+    if not can_restart:
+        return Permit(
+            False, f"{verdict.bot} has no runtime in config/bots.json", None, "a runtime is configured", playbook=name
+        )
+    if verdict.status is Status.UNKNOWN:
+        return Permit(False, verdict.sentence, None, "that is mended", playbook=name)
+    if override:
+        return Permit(True, f"overridden by a person: {override}", playbook=name)
+    return _forbidden(action, verdict, playbooks, now) or _limits(action, fault, playbooks.get(fault).policy, past, now)
+
+
+def _governing(action: Action, verdict: Verdict) -> Fault:
+    """The fault whose playbook counts: the first; without one, restarts follow bot-not-running's caps."""
+    if action is Action.RESTORE:
+        return Fault.DATA_CORRUPT
+    return verdict.fault or Fault.BOT_NOT_RUNNING
+
+
+def _forbidden(action: Action, verdict: Verdict, playbooks: Playbooks, now: datetime) -> Permit | None:
+    """A restart that cannot help, or a restore where nothing is damaged: refused with what has to happen first."""
+    tool = TOOL_OF[action]
+    if action is Action.RESTORE:
+        allowing = [fault for fault in verdict.faults if tool in playbooks.get(fault).policy.actions]
+        if allowing:
+            return None
+        return Permit(False, f"no fault of {verdict.bot} allows a restore", None, "its data is damaged", playbook=None)
+    if verdict.fault is Fault.BOT_DUPLICATED:
+        return None  # two copies trade: bringing them back to one is worth more than what else may be wrong
+    for fault in verdict.faults:
+        if tool not in playbooks.get(fault).policy.actions:
+            return _cannot_help(fault, verdict, playbooks)
+    stopping = next((cause for cause in verdict.causes if cause.klass is CauseClass.STOP), None)
+    if stopping:
+        return Permit(False, f"a restart cannot help: {stopping.cause}", None, "a person has mended the cause")
+    waiting = next((cause for cause in verdict.causes if cause.klass is CauseClass.WAIT and cause.until), None)
+    if waiting and waiting.until and waiting.until > now:
+        return Permit(False, f"a restart cannot help: {waiting.cause}", waiting.until)
+    return None
+
+
+MENDING = {
+    Fault.TRADING_TOO_OFTEN: "a person has looked at what it trades",
+    Fault.API_KEY_REJECTED: "a person has mended the API key",
+    Fault.DISK_FULL: "disk space is free again",
+    Fault.DATA_CORRUPT: "its data is restored (`restore_data`)",
+    Fault.API_RATE_LIMITED: "the exchange's limit is over",
+}
+
+
+def _cannot_help(fault: Fault, verdict: Verdict, playbooks: Playbooks) -> Permit:
+    text = next((one.text for one in verdict.evidence if one.fault is fault), fault.value)
+    reason = f"the playbook {fault.value} does not allow it: {text}"
+    until = MENDING.get(fault, "that fault is gone")
+    return Permit(False, reason, _wait_ends(fault, verdict, playbooks), until, playbook=fault.value)
+
+
+def _wait_ends(fault: Fault, verdict: Verdict, playbooks: Playbooks) -> datetime | None:
+    if fault is not Fault.API_RATE_LIMITED:
+        return None
+    wait = playbooks.get(fault).policy.when.wait
+    ends = [cause.until or cause.last_at + wait for cause in verdict.causes if cause.fault is fault and cause.last_at]
+    return max(ends, default=None)
+
+
+def _limits(action: Action, fault: Fault, policy: Policy, past: History, now: datetime) -> Permit:
+    """Mode, daily cap and back-off of the governing playbook."""
+    approved = next((one for one in past.approvals if (one.action, one.fault) == (action, fault)), None)
+    if policy.mode == "ask" and not approved:
+        reason = f"the playbook {fault.value} asks a person first"
+        return Permit(False, reason, None, "a person approves it", needs_approval=True, playbook=fault.value)
+    if action is Action.RESTORE:
+        return Permit(True, "its playbook allows it", playbook=fault.value)
+    refusal = _over_cap(fault, policy, past, now) or (None if approved else _backing_off(fault, policy, past, now))
+    if refusal:
+        return refusal
+    return Permit(True, "its playbook allows it", approval=approved.id if approved else "", playbook=fault.value)
+
+
+def _over_cap(fault: Fault, policy: Policy, past: History, now: datetime) -> Permit | None:
+    today = [one.at for one in past.restarts if now - one.at < DAY]
+    if len(today) < policy.max_per_day:
+        return None
+    earliest = sorted(today)[-policy.max_per_day] + DAY
+    reason = (
+        f"it was started {len(today)} times within 24 hours, and max_per_day of {fault.value} is {policy.max_per_day}"
+    )
+    return Permit(False, reason, earliest, playbook=fault.value)
+
+
+def _backing_off(fault: Fault, policy: Policy, past: History, now: datetime) -> Permit | None:
+    """Before the 1st, 2nd, ... restart of a streak wait `backoff[0]`, `backoff[1]`, ...; after the last, a person."""
+    streak = failures_in_a_row(past, policy.reset_after, now)
+    if not streak:
+        return None
+    if len(streak) >= len(policy.backoff):
+        reason = (
+            f"it was restarted {len(streak)} times and did not stay up; {fault.value} allows no further automatic one"
+        )
+        until = (
+            f"a person runs `botkeep restart NAME --override REASON`, or it stays up for {length(policy.reset_after)}"
+        )
+        return Permit(False, reason, None, until, playbook=fault.value)
+    earliest = streak[-1].at + policy.backoff[len(streak)]
+    if earliest <= now:
+        return None
+    reason = f"it was restarted {len(streak)} times, the last time at {clock(streak[-1].at)}: back-off"
+    return Permit(False, reason, earliest, playbook=fault.value)

@@ -1,0 +1,391 @@
+"""The straight line, written once: look, decide, record; act where the playbook says so.
+
+Server, command and demo open a `Desk` and call it; nothing else drives the rooms below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+import time
+
+from . import act, alerts, backups, diagnose, probe
+from . import history as past
+from .config import Bot, Fleet, load_fleet
+from .formats import FORMATS
+from .journal import Journal
+from .judge import decide
+from .ledger import Entry, Kind, Ledger
+from .model import (
+    Action,
+    ActionReport,
+    Actor,
+    BotkeepError,
+    Diagnosis,
+    Evidence,
+    Fault,
+    History,
+    LedgerError,
+    Observation,
+    Result,
+    Status,
+    UsageError,
+    Verdict,
+    utc_now,
+)
+from .playbooks import Playbook, Playbooks, load_playbooks
+from .pnl import PnlFigures, figures
+from .profiles import PROFILES
+from .restore import RestorePlan, plan
+from .runtimes.procs import ProcessTable
+from .schedule import Task, due as due_tasks, load_schedule
+from .untrusted import clean
+from .workspace import Workspace
+
+SIDE_BY_SIDE = 4
+"""Restarts in parallel: a thousand bots that died at once must not all start in the same second."""
+UNSEEN_AFTER = 2.5
+"""Check intervals without a look, after which the time between two looks counts as unknown."""
+STATUS_ORDER = {Status.FAULTY: 0, Status.UNKNOWN: 1, Status.STOPPED: 2, Status.HEALTHY: 3}
+MAX_NOTE = 1000
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """One look at the fleet, unhealthy bots first. `problems`: what a person should mend that is no bot's fault."""
+
+    at: datetime
+    verdicts: tuple[Verdict, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def fine(self) -> bool:
+        """Every bot is healthy or stopped on purpose."""
+        return all(one.status in (Status.HEALTHY, Status.STOPPED) for one in self.verdicts)
+
+
+@dataclass(frozen=True)
+class DueTask:
+    """A scheduled task that ran now; `missed`: earlier times at which nothing ran."""
+
+    task: str
+    scheduled: datetime
+    missed: int = 0
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One round: the verdicts after acting, what was done, and which tasks were due."""
+
+    at: datetime
+    verdicts: tuple[Verdict, ...]
+    actions: tuple[ActionReport, ...] = ()
+    alerts: tuple[alerts.Alert, ...] = ()
+    due: tuple[DueTask, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def fine(self) -> bool:
+        """Every bot is healthy or stopped on purpose, and nothing failed."""
+        good = all(one.status in (Status.HEALTHY, Status.STOPPED) for one in self.verdicts)
+        return good and not any(one.result is Result.FAILED for one in self.actions)
+
+
+@dataclass
+class Desk:
+    """One open workspace. Fleet and playbooks are read afresh for each call: an edit takes effect on the next one."""
+
+    workspace: Workspace
+    actor: Actor
+    ledger: Ledger
+    journal: Journal
+    clock: Callable[[], datetime] = utc_now
+
+    @staticmethod
+    def open(workspace: Workspace, actor: Actor, clock: Callable[[], datetime] = utc_now) -> Desk:
+        """Prepare the state folder and open the ledger (lazily). Raises BotkeepError if that folder cannot be used."""
+        workspace.prepare()
+        ledger = Ledger(workspace.ledger_file)
+        return Desk(workspace, actor, ledger, Journal(workspace, ledger), clock)
+
+    def close(self) -> None:
+        """Let the ledger go."""
+        self.ledger.close()
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def bench(self) -> act.Bench:
+        """Fleet and playbooks as they are on disk now. Raises ConfigError if there is no usable fleet."""
+        return act.Bench(
+            load_fleet(self.workspace),
+            load_playbooks(self.workspace),
+            self.ledger,
+            self.journal,
+            self.actor,
+            self.clock,
+        )
+
+    def check(self, names: Sequence[str] | None = None, *, confirm: bool = True) -> CheckReport:
+        """Look, decide, record; `confirm`: suspect evidence takes its second look here. Raises UsageError for a name."""
+        bench = self.bench()
+        asked = _asked(bench.fleet, names)
+        self._reconcile(bench, asked)
+        verdicts = self._verdicts(bench, asked, confirm=confirm)
+        return CheckReport(self.clock(), _unhealthy_first(verdicts), self._problems(bench))
+
+    def diagnose(self, name: str) -> Diagnosis:
+        """Why a bot is as it is, cause first. Raises UsageError for an unknown or unreadable bot."""
+        bench = self.bench()
+        bot = _good(bench.fleet, name)
+        seen = bench.look(name)
+        target = probe.targets(bench.fleet)[name]
+        since = self.clock() - timedelta(days=2)
+        return diagnose.explain(
+            bot,
+            seen.observation,
+            path=probe.log_file(bot, target),
+            entries=self.ledger.entries(bot=name, since=since),
+            config_file=self.workspace.bots_file,
+            now=self.clock(),
+        )
+
+    def playbook(self, fault: str) -> Playbook:
+        """The playbook of a fault. Raises UsageError naming the faults."""
+        known = [one.value for one in Fault]
+        if fault not in known:
+            raise UsageError(f"There is no fault {clean(fault, 60)!r}. The faults are: {', '.join(known)}.")
+        return self.bench().playbooks.get(Fault(fault))
+
+    def memory(self, bot: str | None, since: datetime | None, limit: int = 50) -> list[Entry]:
+        """What was done, noted and told, newest last; intents only where no outcome was recorded."""
+        if bot is not None:
+            load_fleet(self.workspace).get(bot)
+        kinds = [Kind.OUTCOME, Kind.NOTE, Kind.ALERT, Kind.ASK, Kind.APPROVAL]
+        found = self.ledger.entries(bot=bot, since=since, kinds=kinds, limit=limit, newest_first=True)
+        return list(reversed(found))
+
+    def pnl(self, names: Sequence[str] | None, since: datetime | None, method: str = "fifo") -> list[PnlFigures]:
+        """Realised P&L of each bot that has a data file, exact. Bots without one, or whose file cannot be read, say so."""
+        bench = self.bench()
+        found = []
+        for name in _asked(bench.fleet, names):
+            bot = bench.fleet.get(name).bot
+            if bot is not None and bot.data_file is not None:
+                found.append(self._figures(bot, since, method))
+        return found
+
+    def _figures(self, bot: Bot, since: datetime | None, method: str) -> PnlFigures:
+        reader = FORMATS[probe.data_kind(bot)]
+        table = reader.trades(bot.data_file, options=bot.format_options())
+        return figures(
+            bot.name, table, since=since, until=self.clock(), method=method, capital=bot.capital, currency=bot.currency
+        )
+
+    # ------------------------------------------------------------------------------------------------ acting
+
+    def restart(self, name: str, reason: str, *, override: str | None = None) -> ActionReport:
+        """Stop every copy, start one, watch it; or a refusal with the earliest time."""
+        bench = self.bench()
+        return act.restart(bench, _good(bench.fleet, name), reason, override=override)
+
+    def start(self, name: str, reason: str, *, override: str | None = None) -> ActionReport:
+        """Start the bot if it does not run."""
+        bench = self.bench()
+        return act.start(bench, _good(bench.fleet, name), reason, override=override)
+
+    def stop(self, name: str, reason: str) -> ActionReport:
+        """End every copy, proven. Always allowed."""
+        bench = self.bench()
+        return act.stop(bench, _good(bench.fleet, name), reason)
+
+    def plan_restore(self, name: str) -> RestorePlan:
+        """What a restore would do, with an id. Raises BotkeepError if nothing is damaged or nothing could help."""
+        bench = self.bench()
+        bot = _good(bench.fleet, name)
+        return plan(bot, self.workspace, backups.LocalStore(self.workspace.backups_dir), self.clock())
+
+    def restore(self, name: str, plan_id: str, reason: str = "") -> ActionReport:
+        """Carry out a plan."""
+        bench = self.bench()
+        return act.restore(bench, _good(bench.fleet, name), plan_id, reason)
+
+    def back_up(self, names: Sequence[str] | None = None) -> list[ActionReport]:
+        """A verified snapshot of every bot's data file; one entry for all of them."""
+        bench = self.bench()
+        bots = [bot for name in _asked(bench.fleet, names) if (bot := bench.fleet.get(name).bot) and bot.data_file]
+        if not bots:
+            raise UsageError("No bot with a data_file was asked for: there is nothing to back up.")
+        intent = self._record(Kind.INTENT, Action.BACKUP, f"back up {', '.join(bot.name for bot in bots)}")
+        reports = [self._back_up_one(bot) for bot in bots]
+        failed = [one for one in reports if not one.ok]
+        sentence = " ".join(one.sentence for one in (failed or reports))
+        result = Result.FAILED if failed else Result.DONE
+        self._record(Kind.OUTCOME, Action.BACKUP, sentence, ref=intent.id, result=result.value)
+        return reports
+
+    def _back_up_one(self, bot: Bot) -> ActionReport:
+        store = backups.LocalStore(self.workspace.backups_dir)
+        reader = FORMATS[probe.data_kind(bot)]
+        try:
+            kept = backups.back_up(
+                bot, store, format=reader, options=bot.format_options(), now=self.clock(), head=self.ledger.head()
+            )
+        except BotkeepError as error:
+            return ActionReport(bot.name, Action.BACKUP, Result.FAILED, f"{bot.name} was not backed up: {error}")
+        return ActionReport(bot.name, Action.BACKUP, Result.DONE, kept.sentence, data=kept.as_data())
+
+    def note(self, text: str, bot: str | None = None) -> Entry:
+        """A note in the journal. Raises UsageError if it is empty or the bot is unknown."""
+        if bot is not None:
+            load_fleet(self.workspace).get(bot)
+        kept = clean(text, MAX_NOTE)
+        if not kept.strip():
+            raise UsageError("The note is empty: write what should be remembered.")
+        return self._record(Kind.NOTE, Action.NOTE, kept, bot=bot)
+
+    def approve(self, asked: str, by: str) -> Entry:
+        """A person's yes to an asked action; it holds for an hour and for one action."""
+        ask = self.ledger.entry(asked)
+        if ask is None or ask.kind is not Kind.ASK:
+            raise UsageError(f"{clean(asked, 40)!r} is nothing that was asked. `botkeep journal` shows what is.")
+        if any(entry.ref == ask.id for entry in self.ledger.entries(kinds=[Kind.APPROVAL], since=ask.at)):
+            raise UsageError(f"{ask.id} is approved already. An approval holds for an hour and for one action.")
+        if self.clock() - ask.at > past.APPROVAL_LASTS:
+            raise UsageError(f"{ask.id} was asked more than an hour ago. Ask for the action again, and approve that.")
+        text = f"{clean(by, 60)} approved to {ask.action} {ask.bot} ({ask.data.get('fault', '')})."
+        return self._record(Kind.APPROVAL, Action.APPROVE, text, bot=ask.bot, ref=ask.id, data=dict(ask.data))
+
+    def _record(self, kind: Kind, action: Action, sentence: str, **more: Any) -> Entry:
+        bot = more.pop("bot", None)
+        return self.journal.record(
+            kind, at=self.clock(), bot=bot, action=action.value, actor=self.actor.value, sentence=sentence, **more
+        )
+
+    # ------------------------------------------------------------------------------------------------ the round
+
+    def round(self) -> RoundReport:
+        """What the woken assistant would do, by playbook: check, act where the mode is auto, tell, run what is due."""
+        bench = self.bench()
+        names = _asked(bench.fleet, None)
+        self._reconcile(bench, names)
+        verdicts = self._verdicts(bench, names, confirm=True)
+        jobs = [one for one in verdicts if _acts_alone(one, bench.playbooks)]
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            actions = tuple(report for report in pool.map(lambda one: self._act_on(bench, one), jobs) if report)
+        told = tuple(self._tell(bench, verdicts, actions))
+        tasks = self._run_due()
+        if any(one.ok for one in actions):
+            touched = [one.bot for one in actions]
+            verdicts = _merged(verdicts, self._verdicts(bench, touched, confirm=False))
+        problems = (*self._problems(bench), *self.journal.sync(self.clock()))
+        return RoundReport(self.clock(), _unhealthy_first(verdicts), actions, told, tasks, problems)
+
+    def _act_on(self, bench: act.Bench, verdict: Verdict) -> ActionReport | None:
+        """One bot's action. A failure of one bot is that bot's report; the others go on."""
+        bot = bench.fleet.get(verdict.bot).bot
+        if bot is None or verdict.fault is None:
+            return None
+        try:
+            if "restore_data" in bench.playbooks.get(verdict.fault).policy.actions:
+                made = plan(bot, self.workspace, backups.LocalStore(self.workspace.backups_dir), self.clock())
+                return act.restore(bench, bot, made.id, f"{verdict.fault.value}: {verdict.sentence}")
+            return act.restart(bench, bot, f"{verdict.fault.value}: {verdict.sentence}")
+        except BotkeepError as error:
+            return ActionReport(bot.name, Action.RESTART, Result.FAILED, f"{bot.name}: {error}", fault=verdict.fault)
+
+    def _tell(
+        self, bench: act.Bench, verdicts: Iterable[Verdict], actions: Iterable[ActionReport]
+    ) -> Iterable[alerts.Alert]:
+        reports = {one.bot: one for one in actions}
+        for verdict in verdicts:
+            if verdict.status is not Status.FAULTY:
+                continue
+            now, since = self.clock(), self.clock() - act.HISTORY_REACHES
+            before = bench.history(verdict.bot)
+            entries = self.ledger.entries(bot=verdict.bot, kinds=[Kind.ALERT], since=since)
+            report = reports.get(verdict.bot)
+            for alert, stuck in (
+                (alerts.due(verdict, bench.playbooks, before, entries, now), False),
+                (alerts.given_up(report, entries, past.incident_began(verdict, before)) if report else None, True),
+            ):
+                if alert:
+                    data = {"fault": alert.fault.value if alert.fault else None, "given_up": stuck}
+                    self._record(Kind.ALERT, Action.ALERT, alert.sentence, bot=alert.bot, data=data)
+                    yield alert
+
+    def _run_due(self) -> tuple[DueTask, ...]:
+        return ()
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _reconcile(self, bench: act.Bench, names: Iterable[str]) -> None:
+        owing = {entry.bot for entry in self.ledger.open_intents()}
+        for name in names:
+            bot = bench.fleet.get(name).bot
+            if name in owing and bot is not None:
+                act.reconcile(bench, bot)
+
+    def _verdicts(self, bench: act.Bench, names: Sequence[str], *, confirm: bool) -> list[Verdict]:
+        seen = probe.look(bench.fleet, names, bench.cursor, self.clock(), bench.answer_within)
+        histories = self._histories(bench, names)
+        verdicts = {
+            name: decide(seen[name].observation, bench.playbooks, histories[name], self.clock()) for name in names
+        }
+        doubtful = [name for name in names if not verdicts[name].confirmed]
+        if doubtful and confirm:
+            time.sleep(max(_apart(bench.playbooks, verdicts[name]) for name in doubtful))
+            again = probe.look(bench.fleet, doubtful, bench.cursor, self.clock(), bench.answer_within)
+            for name in doubtful:
+                first = verdicts[name].evidence
+                verdicts[name] = decide(again[name].observation, bench.playbooks, histories[name], self.clock(), first)
+            seen |= again
+        self._remember(bench, seen, list(verdicts.values()))
+        return list(verdicts.values())
+
+    def _histories(self, bench: act.Bench, names: Sequence[str]) -> dict[str, History]:
+        return {name: bench.history(name) for name in names}
+
+    def _remember(self, bench: act.Bench, seen: dict[str, probe.Seen], verdicts: Sequence[Verdict]) -> None:
+        """Cursors and spans, in one transaction each. A full disk costs the memory of this look, not the look."""
+
+    def _problems(self, bench: act.Bench) -> tuple[str, ...]:
+        return tuple(bench.playbooks.problems)
+
+
+def _apart(playbooks: Playbooks, verdict: Verdict) -> float:
+    return playbooks.get(verdict.fault).policy.confirm.apart.total_seconds() if verdict.fault else 0.0
+
+
+def _asked(fleet: Fleet, names: Sequence[str] | None) -> list[str]:
+    """The names asked for, each once; all of them if none. Raises UsageError for an unknown one."""
+    if not names:
+        return [entry.name for entry in fleet.entries]
+    return list(dict.fromkeys(fleet.get(name).name for name in names))
+
+
+def _good(fleet: Fleet, name: str) -> Bot:
+    """The bot. Raises UsageError if it is unknown or its entry is broken."""
+    entry = fleet.get(name)
+    if entry.bot is None:
+        raise UsageError(f"{name} cannot be used: {entry.problem}")
+    return entry.bot
+
+
+def _unhealthy_first(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    return tuple(sorted(verdicts, key=lambda one: (STATUS_ORDER[one.status], one.bot)))
+
+
+def _merged(before: Sequence[Verdict], after: Sequence[Verdict]) -> list[Verdict]:
+    newer = {one.bot: one for one in after}
+    return [newer.get(one.bot, one) for one in before]
+
+
+def _acts_alone(verdict: Verdict, playbooks: Playbooks) -> bool:
+    """Whether the first fault is confirmed and its playbook lets code, or asks a person to let it, do something."""
+    if verdict.status is not Status.FAULTY or not verdict.confirmed or verdict.fault is None:
+        return False
+    return bool(playbooks.get(verdict.fault).policy.actions)

@@ -1,0 +1,12 @@
+"""Extension point 1: what runs a bot. One module each; the key is the `kind` of bots.json."""
+
+from __future__ import annotations
+
+from . import process
+from .base import Runtime, Started, Stopped, Target
+
+RUNTIMES: dict[str, Runtime] = {
+    "process": process,
+}
+
+__all__ = ["RUNTIMES", "Runtime", "Started", "Stopped", "Target"]

@@ -1,0 +1,77 @@
+"""What every runtime gives. Adding one: a module with these names, one line in `RUNTIMES`, one contract factory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from ..model import Exit, Instance, RuntimeLook
+from .procs import ProcessTable
+
+
+@dataclass(frozen=True)
+class Target:
+    """One bot as a runtime needs it: no workspace, no policy."""
+
+    name: str
+    config: Any
+    """The runtime's own `Config`, or None: the bot can be watched by its process name, not started."""
+    process_name: str | None
+    home: Path
+    run_dir: Path
+    log_path: Path
+    names_are_shared: bool = False
+    """Several bots have this process name, so only the command tells them apart."""
+    rivals: tuple[tuple[str, ...], ...] = ()
+    """Commands of the other bots: a process that is exactly one of them is not this bot by its name."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """From env_file and env; loaded just before a start, never shown."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A start that was made: the new instance, or how it ended at once."""
+
+    instance: Instance | None
+    exit: Exit | None
+    generation: int
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What stopping left. `left` empty: proven gone, by two empty scans and a free lock."""
+
+    stopped: tuple[Instance, ...]
+    left: tuple[str, ...] = ()
+    killed: bool = False
+    """Some did not end by SIGTERM in time."""
+
+
+class Runtime(Protocol):
+    """One engine that runs bots. Each function may raise EngineError; none may start a second instance."""
+
+    KIND: str
+    Config: type[BaseModel]
+
+    def look(self, target: Target, table: ProcessTable) -> RuntimeLook:
+        """Live instances and the last exit. Changes nothing."""
+        ...
+
+    def stop(self, target: Target, grace: float, deadline: float) -> Stopped:
+        """Ask, wait `grace` seconds, kill, prove. `deadline`: a time.monotonic() by which to have given up."""
+        ...
+
+    def start(self, target: Target, entry: str, deadline: float) -> Started:
+        """Start one, bound to the ledger entry. Raises EngineError if anything of the bot still lives."""
+        ...
+
+    def logs(self, target: Target) -> tuple[Path, ...]:
+        """The files the bot's output goes to, the newest first."""
+        ...
+
+    def grace(self, target: Target) -> float:
+        """Seconds between asking and killing."""
+        ...
