@@ -70,16 +70,30 @@ class Bench:
     journal: Journal
     actor: Actor
     clock: Callable[[], datetime]
+    troubles: list[str] = field(default_factory=list)
+    """What could not be read: a look goes on without it, and says so; an action does not."""
 
     def history(self, bot: str) -> History:
-        """What the ledger says about one bot."""
+        """What the ledger says about one bot; nothing if it cannot be read."""
         now = self.clock()
         since = now - HISTORY_REACHES
-        return past.history(self.ledger.entries(bot=bot, since=since), self.ledger.spans(bot, since=since), now)
+        try:
+            return past.history(self.ledger.entries(bot=bot, since=since), self.ledger.spans(bot, since=since), now)
+        except LedgerError as error:
+            self._trouble(error)
+            return History()
 
     def cursor(self, bot: str, name: str) -> dict[str, Any] | None:
         """Where the last look ended."""
-        return self.ledger.cursor(bot, name)
+        try:
+            return self.ledger.cursor(bot, name)
+        except LedgerError as error:
+            self._trouble(error)
+            return None
+
+    def _trouble(self, error: LedgerError) -> None:
+        if str(error) not in self.troubles:
+            self.troubles.append(str(error))
 
     @property
     def answer_within(self) -> float:

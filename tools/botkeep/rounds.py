@@ -19,7 +19,7 @@ from .config import Bot, Fleet, load_fleet
 from .formats import FORMATS
 from .journal import Journal
 from .judge import decide
-from .ledger import Entry, Kind, Ledger
+from .ledger import Entry, Kind, Ledger, Seen
 from .model import (
     Action,
     ActionReport,
@@ -51,6 +51,8 @@ SIDE_BY_SIDE = 4
 UNSEEN_AFTER = 2.5
 """Check intervals without a look, after which the time between two looks counts as unknown."""
 STATUS_ORDER = {Status.FAULTY: 0, Status.UNKNOWN: 1, Status.STOPPED: 2, Status.HEALTHY: 3}
+SHORTEST_GAP = timedelta(minutes=12, seconds=30)
+"""A five-minute cron may skip one look before the time between counts as unknown, whatever the bot's own interval."""
 MAX_NOTE = 1000
 
 
@@ -351,9 +353,23 @@ class Desk:
 
     def _remember(self, bench: act.Bench, seen: dict[str, probe.Seen], verdicts: Sequence[Verdict]) -> None:
         """Cursors and spans, in one transaction each. A full disk costs the memory of this look, not the look."""
+        gaps = {bot.name: max(SHORTEST_GAP, UNSEEN_AFTER * timedelta(seconds=bot.check_interval)) for bot in bench.fleet.bots}
+        looks = [
+            Seen(one.bot, one.status, one.fault, one.up, one.instance, one.at, gaps.get(one.bot, SHORTEST_GAP))
+            for one in verdicts
+        ]
+        cursors = [(name, kind, value) for name, look in seen.items() for kind, value in look.cursors.items()]
+        cursors += [
+            (one.bot, "confirmed", act.confirmed_cursor(one)) for one in verdicts if one.fault and one.confirmed
+        ]
+        try:
+            self.ledger.see_all(looks)
+            self.ledger.set_cursors(cursors)
+        except LedgerError as error:
+            bench.troubles.append(str(error))
 
     def _problems(self, bench: act.Bench) -> tuple[str, ...]:
-        return tuple(bench.playbooks.problems)
+        return (*bench.playbooks.problems, *bench.troubles)
 
 
 def _apart(playbooks: Playbooks, verdict: Verdict) -> float:

@@ -77,7 +77,7 @@ def number(text: str) -> Decimal | None:
 
 def money(text: str) -> Decimal | None:
     """A number that may carry a currency sign or code: `12.5$`, `-$3.20`, `1.5 USDT`."""
-    if plain := number(text):
+    if (plain := number(text)) is not None:
         return plain
     found = _MONEY.fullmatch(text.strip())
     if found is None:
@@ -197,18 +197,25 @@ def roles_by_shape(rows: Sequence[Sequence[str]], zone: tzinfo = UTC) -> dict[st
     if not rows:
         return {}
     cells = list(zip(*rows, strict=False))
-    times = [column for column, found in enumerate(cells) if all(moment(cell, zone) for cell in found)]
+    times = _times(cells, zone)
     symbols = _columns(cells, lambda cell: re.fullmatch(r"[A-Z0-9]{2,12}[/_-]?[A-Z]{3,6}", cell) and split_symbol(cell)[1])
     sides = _columns(cells, side_of)
     numbers = [column for column in _columns(cells, number) if column not in times]
     roles: dict[str, int] = {}
     if times:
-        roles["time"] = times[1] if len(times) == 2 else times[0]
+        roles["time"] = times[1] if len(times) == 2 else times[0]  # opened, closed
     if symbols:
         roles["symbol"] = symbols[0]
     if len(sides) == 1:
         roles["side"] = sides[0]
     return roles | _money_by_shape(cells, numbers, roles)
+
+
+def _times(cells: Sequence[Sequence[str]], zone: tzinfo) -> list[int]:
+    """Columns of times; numbers since 1970 only where nothing looks like a date, for trade ids can look like them."""
+    found = [column for column, rows in enumerate(cells) if all(moment(cell, zone) for cell in rows)]
+    dates = [column for column in found if not cells[column][0].replace(".", "").isdecimal()]
+    return dates or found[:1]
 
 
 def _columns(cells: Sequence[Sequence[str]], test: Callable[[str], object]) -> list[int]:
@@ -259,8 +266,15 @@ def _fixed_ratio(cells: Sequence[Sequence[str]], column: int, fee: int, rows: Se
 class Trades:
     """Builds a TradeTable row by row. `needs` raises BotkeepError where the columns do not make trades."""
 
-    def __init__(self, names: Sequence[str], roles: Mapping[str, int], options: FormatOptions, what: str) -> None:
-        self._options, self._zone = options, zone_of(options.timezone)
+    def __init__(
+        self,
+        names: Sequence[str],
+        roles: Mapping[str, int],
+        options: FormatOptions,
+        what: str,
+        decimal_comma: bool = False,
+    ) -> None:
+        self._options, self._zone, self._comma = options, zone_of(options.timezone), decimal_comma
         self._roles = roles
         self._names = names
         self.closing = "pnl" in roles
@@ -325,7 +339,7 @@ class Trades:
 
     def _amount(self, role: str, cells: Sequence[str]) -> Decimal:
         text = self._cell(role, cells)
-        found = money(text.replace(",", ".") if self._options.delimiter in (";", "\t") else text)
+        found = money(text.replace(",", ".") if self._comma else text)
         if found is None:
             raise _NotATradeError(f"the {role} is not a number" if text else f"the {role} is missing")
         return found

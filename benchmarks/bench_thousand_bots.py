@@ -1,0 +1,55 @@
+"""One `botkeep check` over a thousand configured bots of which fifty run: at most 2 s and 150 MiB.
+
+Each bot has a data file. The first look reads every file; the second, as in every later round, only what is new.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from support import BOTKEEP, peak_of_children_mib, say, seconds, workspace
+
+CONFIGURED = 1000
+RUNNING = 50
+SECONDS, MIB = 2.0, 150.0
+HEADER = "time,symbol,side,price,qty,trade_id\n"
+
+
+def entry(number: int) -> dict[str, object]:
+    """A bot that runs if its number is low enough, and is stopped on purpose otherwise."""
+    return {
+        "name": f"bot-{number}",
+        "data_file": f"data/{number}.csv",
+        "runtime": {"kind": "process", "command": ["sleep", f"{100000 + number}"], "stop_grace": 1},
+    }
+
+
+def main() -> None:
+    """Fill the workspace, start fifty, round twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = workspace(Path(folder), [entry(number) for number in range(CONFIGURED)])
+        (home / "data").mkdir()
+        rows = "".join(f"2026-11-21T09:{n:02}:00Z,BTCUSDT,BUY,100.5,0.25,{n}\n" for n in range(60))
+        for number in range(CONFIGURED):
+            (home / f"data/{number}.csv").write_text(HEADER + rows)
+        processes = [
+            subprocess.Popen(["sleep", f"{100000 + number}"], cwd=home, start_new_session=True)
+            for number in range(RUNNING)
+        ]
+        try:
+            first = seconds([BOTKEEP, "check", "--home", str(home)], ok=(1,))
+            later = sorted(seconds([BOTKEEP, "check", "--home", str(home)], ok=(1,)) for _ in range(5))[2]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    peak = peak_of_children_mib()
+    figure = f"{later:.2f} s and {peak:.0f} MiB (the first, which reads every file: {first:.2f} s)"
+    held = later <= SECONDS and peak <= MIB
+    say(f"a look at {CONFIGURED} bots, {RUNNING} running", figure, f"{SECONDS:.0f} s, {MIB:.0f} MiB", held=held)
+
+
+if __name__ == "__main__":
+    main()
