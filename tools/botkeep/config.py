@@ -79,7 +79,7 @@ class DataFormat(BaseModel):
     kind: str = Field(description="The file's format.")
     delimiter: Literal[",", ";", "\t", "|"] | None = Field(None, description="Between columns; seen if not given.")
     header: bool | None = Field(None, strict=True, description="The first line names the columns; seen if not given.")
-    columns: dict[str, str] = Field(default_factory=dict, description="botkeep's name of a column: the file's.")
+    columns: dict[str, str] = Field({}, description="botkeep's name of a column: the file's.")
     timezone: Zone = Field("UTC", description="Of times that carry none.")
     mode: Literal["append", "rewrite"] = Field("append", description="rewrite: the bot changes rows it wrote before.")
 
@@ -126,9 +126,9 @@ class Bot(BaseModel):
     capital: Amount | None = Field(None, gt=0, description="What percent figures are of.")
     currency: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,20}$", description="Of amounts that name none.")
     progress: ProgressConfig | None = None
-    limits: dict[str, Any] = Field(default_factory=dict, description="Settings that may be lowered in trouble.")
-    notify: list[str] = Field(default_factory=list, description="Names of those to tell; never an address.")
-    replay: dict[str, Any] = Field(default_factory=dict, description="Where lost trades can be read again.")
+    limits: dict[str, Any] = Field({}, description="Settings that may be lowered in trouble.")
+    notify: list[str] = Field([], description="Names of those to tell; never an address.")
+    replay: dict[str, Any] = Field({}, description="Where lost trades can be read again.")
     restart_every: Duration | None = Field(None, description="A planned restart, for example to free memory.")
     max_trades_per_hour: Whole | None = Field(None, ge=1, description="More than these is trading-too-often.")
     timezone: Zone = Field("UTC", description="Of times in its log and data that carry none.")
@@ -259,13 +259,11 @@ class _File(BaseModel):
     editor_schema: str | None = Field(None, alias="$schema")
     bots: list[Any]
     allowed_paths: list[str] = Field(
-        default_factory=list, description="Folders outside the workspace that bots' files may be in; absolute."
+        [], description="Folders outside the workspace that bots' files may be in; absolute."
     )
-    allowed_hosts: list[str] = Field(
-        default_factory=list, description="Hosts other than this machine that health endpoints may be on."
-    )
+    allowed_hosts: list[str] = Field([], description="Hosts other than this machine that health endpoints may be on.")
     timezone: Zone | None = Field(None, description="The people's: for reports and the schedule.")
-    notify: list[str] = Field(default_factory=list, description="Names of those to tell; never an address.")
+    notify: list[str] = Field([], description="Names of those to tell; never an address.")
 
 
 class _EntryError(Exception):

@@ -136,10 +136,12 @@ def json_path(loc: Iterable[int | str], start: str = "$") -> str:
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """`did you mean X?` or `the known ones are A, B`."""
+    """`did you mean X? (known: A, X, B)`, or `write one of: A, B`."""
     names = list(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"write one of: {', '.join(names)}"
+    if not names:
+        return "write none here"
+    near, all_of_them = difflib.get_close_matches(word, names, n=1), ", ".join(names)
+    return f"did you mean {near[0]}? (known: {all_of_them})" if near else f"write one of: {all_of_them}"
 
 
 def known_keys(model: type[BaseModel], loc: Iterable[int | str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from .ledger import Entry, Kind
 from .model import Action, Actor, Approval, History, Restart, Span, Verdict, Wanted
@@ -80,9 +79,9 @@ def _open_approvals(entries: Sequence[Entry], now: datetime) -> tuple[Approval, 
 def failures_in_a_row(past: History, reset_after: timedelta, now: datetime) -> list[Restart]:
     """The restarts after faults since the bot last stayed up for `reset_after`, oldest first."""
     counted = [one for one in past.restarts if one.after_fault]
-    ends = [one.at for one in counted[1:]] + [now]
+    ends = [*(one.at for one in counted[1:]), now]
     streak: list[Restart] = []
-    for restart, end in reversed(list(zip(counted, ends, strict=True))):
+    for restart, end in reversed(list(zip(counted, ends, strict=False))):
         if up_between(past.spans, restart.at, end) >= reset_after:
             break
         streak.insert(0, restart)
@@ -101,8 +100,8 @@ def up_between(spans: Sequence[Span], start: datetime, end: datetime) -> timedel
 def incident_began(verdict: Verdict, past: History) -> datetime:
     """When the standing stretch of this fault was first seen, or when the bot went down if that is known."""
     began = verdict.at
-    for later, span in pairwise([None, *reversed(past.spans)]):
-        if span is None or span.fault is not verdict.fault or (later and later.first < span.last):
+    for span in reversed(past.spans):
+        if span.fault is not verdict.fault:
             break
         began = span.first
     return min(began, verdict.down_since or began)

@@ -21,24 +21,48 @@ transactions among all writers, and not on the disk at once, because it only eve
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
-import stat
+import sys
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .durable import Lock, fsync_dir, read_json
+from .journal_file import (
+    ChangedError,
+    Identity,
+    JournalError,
+    Replacement,
+    Scan,
+    Section,
+    Shown,
+    copy,
+    id_in,
+    identity_at,
+    identity_of,
+    key_of,
+    keys_in,
+    line_of,
+    lines_in,
+    month_in,
+    month_of,
+    not_yet_in,
+    opened,
+    refuse_utf16,
+    render,
+    scan,
+    shown_in,
+    write_all,
+)
 from .ledger import Entry, Kind, Ledger
 from .model import BotkeepError
-from .untrusted import clean, escape_markdown
+from .untrusted import clean
 from .workspace import Workspace
 
 EMPTY = """\
@@ -60,233 +84,15 @@ LOCK_SECONDS = 2.0
 QUIET_SECONDS = 0.1
 """How long a file that somebody else changed must have stayed the same. An editor that saves in place empties the
 file first; entries added in that moment would be half overwritten by the rest of its save."""
+EMPTY_QUIET_SECONDS = 1.0
+"""The same for an empty or missing file: a slow save is likelier than a person who wants to be rid of the journal."""
 TRIES = 10
 BATCH = 1000
-CHUNK = 128 * 1024
-"""Characters in one write; kept beforehand as JSON of at most eight times as many bytes."""
-LINE_LIMIT = 64 * 1024
+CHUNK = 64 * 1024
+"""Characters in one write; kept beforehand as JSON of at most twelve times as many bytes."""
 TAIL_LIMIT = 8 << 20
 SENTENCES = 100
 """Findings that `verify` lists one by one."""
-
-_MARK = re.compile(rb"<!-- (e[1-9][0-9]{0,17}) ([0-9a-f]{12})(?: restored)? -->")
-_MONTH = re.compile(rb"\A## ([0-9]{4}-(?:0[1-9]|1[0-2]))[ \t]*\r?\n?\Z")
-_LIKE_AN_ENTRY = re.compile(rb"\A- [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}Z \xc2\xb7 ")
-_LINE = re.compile(
-    r"\A- ([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2})Z · ([^·]*) · ([^·]*) · ([^·]*) · (.*) "
-    r"<!-- (e[1-9][0-9]{0,17}) ([0-9a-f]{12})( restored)? -->\Z"
-)
-_CLOCK = "%Y-%m-%d %H:%M:%S"
-
-
-class _JournalError(BotkeepError):
-    """Why the Markdown is not up to date, and what to do."""
-
-
-class _ChangedError(Exception):
-    """Somebody saved the file while we worked on it: read it again."""
-
-
-# --- one line ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Line:
-    """An entry as people see it. `at` has whole seconds; the texts are Markdown; `mark` is twelve digits of the hash.
-
-    `restored`: the line was lost in an edit and added again.
-    """
-
-    at: datetime
-    bot: str
-    action: str
-    result: str
-    text: str
-    id: str
-    mark: str
-    restored: bool = False
-
-
-def line_of(entry: Entry, *, restored: bool = False) -> Line:
-    """How an entry is shown. It must not change between versions: `verify` compares old lines with it."""
-    late = entry.kind is Kind.INTENT
-    result = "unknown" if late else entry.result
-    text = f"no outcome was recorded within ten minutes: {entry.sentence}" if late else entry.sentence
-    return Line(
-        entry.at.replace(microsecond=0),
-        _field(entry.bot or ""),
-        _field(entry.action),
-        _field(result),
-        escape_markdown(text),
-        entry.id,
-        entry.hash[:12],
-        restored,
-    )
-
-
-def _field(text: str) -> str:
-    return escape_markdown(text).replace("·", "-") if text else "-"
-
-
-def render(line: Line) -> str:
-    """The line of Markdown, without its newline; `parse` is the reverse."""
-    fields = (f"{line.at.astimezone(UTC):{_CLOCK}}Z", line.bot, line.action, line.result, line.text)
-    return f"- {' · '.join(fields)} <!-- {line.id} {line.mark}{' restored' if line.restored else ''} -->"
-
-
-def parse(text: str) -> Line | None:
-    """The entry line that `text` is; None if it is anything else."""
-    match = _LINE.match(text)
-    if match is None:
-        return None
-    at, bot, action, result, sentence, id_, mark, restored = match.groups()
-    try:
-        when = datetime.strptime(at, _CLOCK).replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return Line(when, bot, action, result, sentence, id_, mark, bool(restored))
-
-
-def _key(entry: Entry) -> bytes:
-    """What identifies an entry's line: the number alone would collide with those of a ledger begun anew."""
-    return f"{entry.id} {entry.hash[:12]}".encode()
-
-
-def _keys(line: bytes) -> list[bytes]:
-    """The entries that a line of the file stands for; more than one if somebody joined lines."""
-    return [b" ".join(match) for match in _MARK.findall(line)] if b"<!-- e" in line else []
-
-
-def _month(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m}"
-
-
-# --- one file ---------------------------------------------------------------------------------------------------
-
-Identity = tuple[int, int, int, int, int]
-
-
-def _identity(found: os.stat_result) -> Identity:
-    """Different after every edit. The change time catches tools that put the modification time back."""
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _identity_at(path: Path) -> Identity | None:
-    try:
-        return _identity(path.lstat())
-    except FileNotFoundError:
-        return None
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    """A descriptor of the regular file at `path`; never through a symbolic link, never waiting for a FIFO."""
-    try:
-        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _JournalError(_NOT_REGULAR.format(path=path, kind="a symbolic link")) from error
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise _JournalError(_NOT_REGULAR.format(path=path, kind="no regular file"))
-        yield fd
-    finally:
-        os.close(fd)
-
-
-_NOT_REGULAR = (
-    "{path} is {kind}, so it is neither read nor written: what it leads to might be anything. Move it away; "
-    "the ledger has every entry, and the file is made again."
-)
-
-
-def _reader(fd: int, start: int = 0) -> BinaryIO:
-    file = os.fdopen(os.dup(fd), "rb")
-    file.seek(start)
-    return file
-
-
-def _lines(fd: int, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """The lines that begin in [start, end), with their ends; one of 200 MB comes in pieces."""
-    with _reader(fd, start) as file:
-        place = start
-        while (end is None or place < end) and (line := file.readline(LINE_LIMIT)):
-            place += len(line)
-            yield line
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A month: its heading and everything down to the next one, as bytes [start, end) of the file."""
-
-    month: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class _Scan:
-    identity: Identity
-    keys: frozenset[bytes]
-    sections: tuple[_Section, ...]
-
-
-def _scan(fd: int) -> _Scan:
-    """Everything that has to be known about a file that somebody edited; one pass."""
-    identity = _identity(os.fstat(fd))
-    keys: set[bytes] = set()
-    starts: list[tuple[str, int]] = []
-    place = 0
-    for line in _lines(fd):
-        keys.update(_keys(line))
-        if heading := _MONTH.match(line):
-            starts.append((heading[1].decode(), place))
-        place += len(line)
-    ends = [start for _, start in starts[1:]] + [place]
-    sections = tuple(_Section(month, start, end) for (month, start), end in zip(starts, ends, strict=True))
-    return _Scan(identity, frozenset(keys), sections)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _copy(source: int, target: int, start: int, end: int) -> None:
-    while start < end and (count := os.sendfile(target, source, start, end - start)):
-        start += count
-
-
-class _Replacement:
-    """A new version of `path`, in a file beside it, that takes its place when `install` finds the old one unchanged.
-
-    One at a time, under the lock, so that what a killed writer left has a known name and is written over.
-    """
-
-    def __init__(self, path: Path, *, like: os.stat_result) -> None:
-        self.path = path
-        self.temp = path.with_name(f".{path.name}.new")
-        self.temp.unlink(missing_ok=True)
-        self.fd = os.open(self.temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with suppress(PermissionError):  # another owner's file stays readable by its group, if not theirs
-            os.fchown(self.fd, like.st_uid, like.st_gid)
-        os.fchmod(self.fd, stat.S_IMODE(like.st_mode))
-
-    def __enter__(self) -> _Replacement:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
-        self.temp.unlink(missing_ok=True)
-
-    def install(self, expected: Identity | None) -> None:
-        """Durably; raises _ChangedError if somebody touched the old version since it was read."""
-        os.fsync(self.fd)
-        if _identity_at(self.path) != expected:
-            raise _ChangedError
-        os.replace(self.temp, self.path)
-        fsync_dir(self.path.parent)
 
 
 # --- what was written last --------------------------------------------------------------------------------------
@@ -387,12 +193,12 @@ class Journal:
         known = set(EMPTY.splitlines())
         kept: deque[str] = deque(maxlen=limit)
         try:
-            with _opened(self.path, os.O_RDONLY) as fd:
-                for line in _lines(fd, max(0, os.fstat(fd).st_size - TAIL_LIMIT)):
+            with opened(self.path, os.O_RDONLY) as fd:
+                for line in lines_in(fd, max(0, os.fstat(fd).st_size - TAIL_LIMIT)):
                     text = clean(line.decode("utf-8", "replace").strip())
-                    if text and text not in known and not _keys(line) and not _MONTH.match(line):
+                    if text and text not in known and not keys_in(line) and not month_in(line):
                         kept.append(text)
-        except (OSError, _JournalError):
+        except (OSError, JournalError):
             return []
         return [*kept]
 
@@ -402,7 +208,7 @@ class Journal:
     def _locked(self) -> Iterator[None]:
         lock = Lock(self._lock_file)
         if not lock.acquire(LOCK_SECONDS):
-            raise _JournalError(
+            raise JournalError(
                 f"{self._name(self.path)} is being written by another botkeep, longer than {LOCK_SECONDS:.0f} seconds. "
                 f"No entry is lost: whoever writes next adds them all."
             )
@@ -414,10 +220,10 @@ class Journal:
 
     def _bring_up(self, now: datetime) -> None:
         for _ in range(TRIES):
-            with suppress(_ChangedError):
+            with suppress(ChangedError):
                 self._attempt(now)
                 return
-        raise _JournalError(
+        raise JournalError(
             f"{self._name(self.path)} is being changed by another program all the time. No entry is lost: they are "
             f"added as soon as it stays the same for a moment."
         )
@@ -425,23 +231,313 @@ class Journal:
     def _attempt(self, now: datetime) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = self._load()
-        with _opened(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as fd:
-            if kept and kept.file == _identity(os.fstat(fd)) and not "" < kept.first_month < _month(now):
-                _Appending(self, fd, kept, now).new()
+        if kept.through and identity_at(self.path) is None:
+            self._wait_until_quiet(None)  # an editor moves the old file away before it makes the new one
+        with opened(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as fd:
+            if kept.file != identity_of(fd) or "" < kept.first_month < month_of(now):
+                self._heal(fd, kept, now)
             else:
-                self._reread(fd, kept, now)
+                self._catch_up(fd, kept, now)
 
-    def _reread(self, fd: int, kept: _Kept | None, now: datetime) -> None:
+    def _heal(self, fd: int, kept: _Kept, now: datetime) -> None:
         """Somebody edited the file, a writer was killed, or a month is over."""
-        _refuse_utf16(fd, self._name(self.path))
-        if kept and not self._completed(fd, kept):
-            self._wait_until_quiet(fd)
-        scan = _scan(fd)
-        past = [section for section in scan.sections if section.month < _month(now)]
+        refuse_utf16(fd, self._name(self.path))
+        if kept != _Kept() and not self._completed(fd, kept):
+            self._wait_until_quiet(identity_of(fd))
+        found = scan(fd)
+        past = [section for section in found.sections if section.month < month_of(now)]
         if past:
-            self._rotate(fd, scan, past)
-            raise _ChangedError  # by ourselves
-        months = [section.month for section in scan.sections]
-        first, last = (months[0], months[-1]) if months else ("", "")
-        kept = replace(kept or _Kept(), file=None, first_month=min(months, default=""), last_month=last)
-        _Appending(self, fd, kept, now).missing(scan.keys)
+            self._rotate(fd, found, past)
+            raise ChangedError  # by ourselves
+        months = [section.month for section in found.sections]
+        first, last = min(months, default=""), months[-1] if months else ""
+        kept = replace(kept, file=found.identity, first_month=first, last_month=last)
+        self._catch_up(fd, kept, now, _Present(found.keys, self._archives()))
+
+    def _completed(self, fd: int, kept: _Kept) -> bool:
+        """True if a killed writer explains the end of the file; what it did not get to write is then added."""
+        text = kept.pending.encode()
+        tail = os.pread(fd, len(text) + 1, kept.offset)
+        if not tail or not text.startswith(tail):
+            return False
+        write_all(fd, text[len(tail) :])
+        return True
+
+    def _wait_until_quiet(self, seen: Identity | None) -> None:
+        time.sleep(QUIET_SECONDS if seen and seen[2] else EMPTY_QUIET_SECONDS)
+        if identity_at(self.path) != seen:
+            raise ChangedError
+
+    def _catch_up(self, fd: int, kept: _Kept, now: datetime, present: _Present | None = None) -> None:
+        """Write what is to be shown and not there: entries after the last one or, with `present`, all that it lacks."""
+        healing = present is not None
+        queue = _Queue(self.ledger, kept, now, after=kept.settled if healing else kept.through)
+        pen = _Pen(self.path, fd, kept, now, save=self._save, healing=healing)
+        lowest = present.lowest if present else kept.settled + 1
+        for entry in queue:
+            if present is None or entry not in present:
+                lost = healing and entry.seq <= kept.through and entry.seq not in kept.waiting
+                pen.write(render(line_of(entry, restored=lost)) + "\n")
+                lowest = min(lowest, entry.seq)
+        if pen.finish() or healing:
+            settled = min(lowest - 1, queue.through)
+            done = replace(pen.kept, through=queue.through, hash=queue.hash, waiting=(*queue.waiting,), settled=settled)
+            self._save(replace(done, offset=0, pending=""))
+
+    def _load(self) -> _Kept:
+        """What the last writer left, if it was about this ledger."""
+        kept = _kept_from(read_json(self._kept_file))
+        if kept is None or not kept.through:
+            return kept or _Kept()
+        entry = self.ledger.entry(f"e{kept.through}")
+        return kept if entry and entry.hash == kept.hash else _Kept()
+
+    def _save(self, kept: _Kept) -> None:
+        """Whole or not at all for a kill; not for a power cut, after which it differs from the file and is ignored."""
+        temp = self._kept_file.with_suffix(".new")
+        temp.write_text(json.dumps(asdict(kept)), "utf-8")
+        temp.replace(self._kept_file)
+
+    # --- months ---
+
+    def _archives(self) -> dict[str, Path]:
+        """Month -> its archive, oldest first."""
+        found = sorted(self._archive_dir.glob("bot-operations-[0-9][0-9][0-9][0-9]-[0-9][0-9].md"))
+        return {path.stem[-7:]: path for path in found}
+
+    def _rotate(self, fd: int, found: Scan, past: Sequence[Section]) -> None:
+        """Move these sections into the archive: there first, so that a kill between the two loses nothing."""
+        self._archive_dir.mkdir(parents=True, exist_ok=True)
+        fsync_dir(self._archive_dir.parent)
+        for month in sorted({section.month for section in past}):
+            self._move(fd, found, month, [section for section in past if section.month == month])
+        with Replacement(self.path, like=fd) as new:
+            place = 0
+            for section in past:
+                copy(fd, new.fd, place, section.start)
+                place = section.end
+            copy(fd, new.fd, place, found.identity[2])
+            new.install(found.identity)
+
+    def _move(self, fd: int, found: Scan, month: str, sections: Sequence[Section]) -> None:
+        """Put the sections of one month into its archive, made or extended; nothing if the archive has them."""
+        path = self._archive_dir / f"bot-operations-{month}.md"
+        if identity_at(path) is not None:
+            with opened(path, os.O_RDONLY) as old:
+                self._extend(path, old, fd, found, sections)
+            return
+        with Replacement(path, like=fd) as new:
+            for section in sections:
+                copy(fd, new.fd, section.start, section.end)
+            self._require(found.identity)
+            new.install(None)
+
+    def _extend(self, path: Path, old: int, fd: int, found: Scan, sections: Sequence[Section]) -> None:
+        before = identity_of(old)
+        lines = [line for section in sections for line in lines_in(fd, section.start, section.end)]
+        added = not_yet_in(old, lines)
+        if not added:
+            return
+        with Replacement(path, like=old) as new:
+            copy(old, new.fd, 0, before[2])
+            if os.pread(old, 1, max(0, before[2] - 1)) != b"\n":
+                write_all(new.fd, b"\n")
+            write_all(new.fd, b"".join(added))
+            self._require(found.identity)
+            new.install(before)
+
+    def _require(self, identity: Identity) -> None:
+        """Raise ChangedError if the journal is not what was read: half of an editor's save must not be archived."""
+        if identity_at(self.path) != identity:
+            raise ChangedError
+
+    # --- checking ---
+
+    def verify(self, now: datetime) -> list[str]:
+        """One sentence for each break of the ledger's chain, and for each entry that the Markdown or its archive shows
+        changed, misses, has twice, or shows although the ledger does not have it. Changes nothing.
+        """
+        try:
+            with self._locked():
+                findings = self.ledger.verify()
+                findings += self._verify_files(now)
+        except BotkeepError as error:
+            return [str(error)]
+        rest = len(findings) - SENTENCES
+        return [*findings[:SENTENCES], f"And {rest} more like these."] if rest > 0 else findings
+
+    def _verify_files(self, now: datetime) -> list[str]:
+        findings: list[str] = []
+        places: dict[bytes, str] = {}
+        for path in [*self._archives().values(), self.path]:
+            try:
+                with opened(path, os.O_RDONLY) as fd:
+                    for shown in shown_in(fd):
+                        findings += self._compare(self._name(path), shown, places)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                findings.append(f"{self._name(path)} cannot be read: {error.strerror}.")
+        return [*findings, *self._missing(places, now)]
+
+    def _compare(self, name: str, shown: Sequence[Shown], places: dict[bytes, str]) -> Iterator[str]:
+        """What is wrong with a batch of lines. `places` is added to: where each entry was seen first."""
+        known = self.ledger.entries_by_id(id_in(key) for one in shown for key in one.keys)
+        head = self.ledger.head()[0]
+        for one in shown:
+            place = f"{name}:{one.number}"
+            if not one.keys:
+                yield f"{place} looks like an entry but has no mark: botkeep did not write it, or it was changed."
+            for key in one.keys:
+                entry = known.get(id_in(key))
+                yield from _judge(place, one.line, key, entry, head)
+                if key in places:
+                    yield f"{place} has {id_in(key)} a second time; it is at {places[key]} already."
+                places.setdefault(key, place)
+
+    def _missing(self, places: dict[bytes, str], now: datetime) -> Iterator[str]:
+        """Entries that were written once and are not there. Those not written yet are no finding."""
+        kept = _kept_from(read_json(self._kept_file))
+        through = kept.through if kept else self.ledger.head()[0]
+        waiting = set(kept.waiting) if kept else set()
+        for entry in _Queue(self.ledger, _Kept(), now, after=0):
+            if entry.seq <= through and entry.seq not in waiting and key_of(entry) not in places:
+                yield (
+                    f"{entry.id} is missing from {self._name(self.path)} and its archive. "
+                    f"The ledger says: {render(line_of(entry))}"
+                )
+
+
+def _judge(place: str, line: bytes, key: bytes, entry: Entry | None, head: int) -> Iterator[str]:
+    name = id_in(key)
+    if entry is None or key_of(entry) != key:
+        lost = f" (it ends at e{head})" if int(name[1:]) > head else ""
+        yield (
+            f"{place} shows {name} with a mark that the ledger does not have{lost}: the line was forged, or the ledger "
+            f"lost entries or was begun anew."
+        )
+    elif line not in (render(line_of(entry, restored=restored)).encode() for restored in (False, True)):
+        yield f"{place} was changed. The ledger says: {render(line_of(entry))}"
+
+
+class _Queue:
+    """The entries that are to be shown, oldest first, after number `after`; then how far it looked.
+
+    An intent is shown if no outcome was recorded within ten minutes; one that still may get it is in `waiting`.
+    """
+
+    def __init__(self, ledger: Ledger, kept: _Kept, now: datetime, *, after: int) -> None:
+        self.ledger = ledger
+        self.now = now
+        self.after = after
+        self.through, self.hash = kept.through, kept.hash
+        self.waiting: list[int] = []
+        self._waited = [f"e{seq}" for seq in kept.waiting if seq <= after]
+
+    def __iter__(self) -> Iterator[Entry]:
+        if self._waited:
+            waited = self.ledger.entries_by_id(self._waited).values()
+            yield from self._shown(sorted(waited, key=lambda entry: entry.seq))
+        while batch := self.ledger.entries(after_seq=self.after, limit=BATCH):
+            yield from self._shown(batch)
+            self.after = self.through = batch[-1].seq
+            self.hash = batch[-1].hash
+
+    def _shown(self, batch: Sequence[Entry]) -> Iterator[Entry]:
+        intents = [entry.id for entry in batch if entry.kind is Kind.INTENT]
+        answered = self.ledger.answered_at(intents) if intents else {}
+        for entry in batch:
+            if entry.kind is not Kind.INTENT or self._overdue(entry, answered.get(entry.id)):
+                yield entry
+
+    def _overdue(self, intent: Entry, answered: datetime | None) -> bool:
+        overdue = (answered or self.now) - intent.at > OVERDUE
+        if answered is None and not overdue:
+            self.waiting.append(intent.seq)
+        return overdue
+
+
+class _Present:
+    """What the file shows, and the archives of the months in which an entry may be."""
+
+    def __init__(self, keys: frozenset[bytes], archives: dict[str, Path]) -> None:
+        self._keys = set(keys)
+        self._archives = archives
+        self.lowest = min((int(id_in(key)[1:]) for key in keys), default=sys.maxsize)
+
+    def __contains__(self, entry: Entry) -> bool:
+        key = key_of(entry)
+        if key in self._keys:
+            return True
+        for month in [month for month in self._archives if month >= month_of(entry.at - SKEW)]:
+            with opened(self._archives.pop(month), os.O_RDONLY) as fd:
+                self._keys |= scan(fd).keys
+        return key in self._keys
+
+
+class _Pen:
+    """Gathers lines and writes them at the end of a file, in pieces small enough to be kept beforehand."""
+
+    def __init__(
+        self, path: Path, fd: int, kept: _Kept, now: datetime, *, save: Callable[[_Kept], None], healing: bool
+    ) -> None:
+        self.kept = kept
+        self._path = path
+        self._fd = fd
+        self._now = now
+        self._save = save
+        self._healing = healing
+        self._text = ""
+        self._wrote = False
+
+    def write(self, line: str) -> None:
+        """Add one line, with its newline."""
+        if not self._text:
+            self._text = self._opening(heading=True)
+        self._text += line
+        if len(self._text) > CHUNK:
+            self._flush()
+
+    def finish(self) -> bool:
+        """Write what is left, and the title into an empty file. True if anything was written."""
+        if self._healing and not self._text and not self._size:
+            self._text = self._opening(heading=False)
+        if self._text:
+            self._flush()
+        return self._wrote
+
+    def _flush(self) -> None:
+        """Keep place and text, write, and see that nobody else wrote meanwhile; ChangedError otherwise."""
+        if identity_at(self._path) != self.kept.file:
+            raise ChangedError
+        data, offset = self._text.encode(), self._size
+        partial = self._healing or self._wrote  # a kill now must not make the next writer trust the file
+        file = None if partial else self.kept.file
+        self._save(replace(self.kept, file=file, offset=offset, pending=self._text))
+        write_all(self._fd, data)
+        written = identity_of(self._fd)
+        if written[2] != offset + len(data) or identity_at(self._path) != written:
+            raise ChangedError
+        self.kept = replace(self.kept, file=written)
+        self._text, self._wrote = "", True
+
+    @property
+    def _size(self) -> int:
+        return self.kept.file[2] if self.kept.file else 0
+
+    def _opening(self, *, heading: bool) -> str:
+        """What has to stand before our first line: the title, the end of a person's last line, the month."""
+        end = os.pread(self._fd, 2, max(0, self._size - 2))
+        text = EMPTY if not self._size else "" if end.endswith(b"\n") else "\n"
+        month = self._new_month() if heading else ""
+        if month:
+            text += "" if end == b"\n\n" else "\n"
+            text += f"## {month}\n\n"
+            first = min(self.kept.first_month or month, month)
+            self.kept = replace(self.kept, first_month=first, last_month=month)
+        return text
+
+    def _new_month(self) -> str:
+        """The month whose section has to begin; none while the clocks of two writers merely differ a little."""
+        month, last = month_of(self._now), self.kept.last_month
+        return month if last < month or last > month_of(self._now + SKEW) else ""

@@ -194,8 +194,9 @@ class Ledger:
         }
         asked = {test: value for test, value in tests.items() if value is not None}
         where = f"WHERE {' AND '.join(asked)}" if asked else ""
-        order = "DESC" if newest_first else "ASC"
-        sql = f"SELECT * FROM entries {where} ORDER BY seq {order} LIMIT ?"  # noqa: S608
+        # Without the plus sign SQLite reads the whole table in the order of seq instead of sorting one day's entries.
+        order = f"{'+' if since or until else ''}seq {'DESC' if newest_first else 'ASC'}"
+        sql = f"SELECT * FROM entries {where} ORDER BY {order} LIMIT ?"  # noqa: S608
         return self._entries(sql, *asked.values(), -1 if limit is None else limit)
 
     def entry(self, id: str) -> Entry | None:  # noqa: A002

@@ -25,8 +25,8 @@ class Target:
     log_path: Path
     names_are_shared: bool = False
     """Several bots have this process name, so only the command tells them apart."""
-    rivals: tuple[tuple[str, ...], ...] = ()
-    """Commands of the other bots: a process that is exactly one of them is not this bot by its name."""
+    rivals: frozenset[tuple[str, ...]] = frozenset()
+    """Commands of all bots: a process that is exactly another one's is not this bot by its name."""
     environment: dict[str, str] = field(default_factory=dict)
     """From env_file and env; loaded just before a start, never shown."""
 
@@ -53,8 +53,15 @@ class Stopped:
 class Runtime(Protocol):
     """One engine that runs bots. Each function may raise EngineError; none may start a second instance."""
 
-    KIND: str
-    Config: type[BaseModel]
+    @property
+    def KIND(self) -> str:  # noqa: N802
+        """The `kind` of bots.json."""
+        ...
+
+    @property
+    def Config(self) -> type[BaseModel]:  # noqa: N802
+        """What `runtime` may hold in bots.json."""
+        ...
 
     def look(self, target: Target, table: ProcessTable) -> RuntimeLook:
         """Live instances and the last exit. Changes nothing."""

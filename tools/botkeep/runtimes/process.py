@@ -233,10 +233,11 @@ def _exit(seen: dict[str, Any], *, asked: bool) -> Exit:
 
 
 def marker(target: Target) -> str:
-    """What the bot's environment carries, and every child's that inherits it: this very run.lock."""
-    path = target.run_dir / "run.lock"
-    path.touch(mode=0o600)
-    status = path.stat()
+    """What the bot's environment carries, and every child's that inherits it: this very run folder.
+
+    Not the lock's own inode: whoever removes the lock file must not hide the bot's children with it.
+    """
+    status = target.run_dir.stat()
     return f"BOTKEEP_INSTANCE={status.st_dev}:{status.st_ino}"
 
 

@@ -17,19 +17,27 @@ import time
 
 import _signal
 
-ROTATE_BYTES = 10 << 20
 KEEP = 3
 TICK_SECONDS = 2.0
+RECORD_BYTES = 512
 PR_SET_CHILD_SUBREAPER = 36
+NEVER_RECORDED = 4
+ERRNO_BASE = 100
 
 
-def launch(run_dir, lock_fd, generation, entry):
-    """Fork the watcher and pass on its verdict: exit 0 when the bot was executed, 3 when it could not be."""
+def launch(run_dir: str, lock_fd: str, generation: str, entry: str) -> None:
+    """Fork the watcher and pass on its verdict.
+
+    Exit 0: the bot was executed. 3: it could not be, exit.json says why. 4: the watcher died before it recorded
+    anything. 100 and more: it could not record anything, for this errno.
+    """
     ready, report = os.pipe()
     if os.fork():
         os.close(report)
         answer = os.read(ready, 16)
-        os._exit(0 if answer == b"0" else 3 if answer else 4)
+        if answer[:1] == b"!":
+            os._exit(ERRNO_BASE + int(answer[1:]))
+        os._exit(0 if answer == b"0" else 3 if answer else NEVER_RECORDED)
     os.close(ready)
     os.setsid()
     _become_subreaper()
@@ -39,124 +47,249 @@ def launch(run_dir, lock_fd, generation, entry):
     os.execv(sys.executable, arguments)
 
 
-def _become_subreaper():
+def _become_subreaper() -> None:
     """Orphans of the bot come to us, not to init: kept across execve, so that ctypes (1 MB) stays out of the watcher."""
-    import ctypes
+    try:
+        import ctypes
 
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        return  # a Python without ctypes: the lock and the environment still find what the bot left behind
 
 
-def watch(run_dir, lock_fd, generation, entry, report):
+def watch(run_dir: str, lock_fd: str, generation: str, entry: str, report_fd: str) -> None:
     """Start the bot, record it, wait for its end, record that, and stay until nothing of it is left."""
-    lock, report = int(lock_fd), int(report)
+    report = int(report_fd)
     os.set_inheritable(report, False)
-    fcntl.fcntl(lock, fcntl.F_GETFD)  # a lock that was not handed over must fail here, before anything starts
-    with open(run_dir + "/spawn", "rb") as file:
-        cwd, log, marker, *argv = file.read().split(b"\0")[1:]
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    log_offset = os.fstat(output).st_size
-    _redirect(output)
-    _ignore_signals()
-    kills = _out_of_memory_kills()
-    bot, go, failed = _fork_bot(cwd, argv, marker, lock)
-    identity = _record_instance(run_dir, generation, entry, bot, log_offset, output)
-    os.write(go, b"1")
-    os.close(go)
-    error = os.read(failed, 16)
+    _take_signals()
+    try:
+        run = Run(run_dir, int(lock_fd), generation, entry)
+        error = run.begin()
+    except OSError as problem:
+        os.write(report, b"!%d" % (problem.errno or 0))
+        os._exit(NEVER_RECORDED)
+    os.chdir("/")
     os.write(report, error or b"0")
     os.close(report)
-    _signal.signal(_signal.SIGALRM, lambda *_: _rotate(log, output))
+    _signal.signal(_signal.SIGALRM, lambda *_: _rotate(run.log, run.output, run.log_bytes))
     _signal.setitimer(_signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
-    _reap(run_dir, generation, bot, identity, kills, error)
+    run.reap()
 
 
-def _redirect(output):
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+def _take_signals() -> None:
+    """A signal meant for the bot's group, or a closing terminal, must not end the witness.
 
-
-def _ignore_signals():
-    """A signal meant for the bot's group, or a closing terminal, must not end the witness."""
+    Ignored SIGCHLD is inherited from some hosts (Node's, old crons): the kernel would then throw every exit away.
+    """
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE):
         _signal.signal(number, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
 
-def _fork_bot(cwd, argv, marker, lock):
-    """The bot's process, waiting for a byte; and a pipe that says why the command could not be executed."""
-    gate, go = os.pipe()
-    failed, fail = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(gate)
-        os.close(fail)
-        return pid, go, failed
-    os.close(go)
-    os.close(failed)
-    if not os.read(gate, 1):
-        os._exit(127)  # the watcher died before it recorded us: there must be no unrecorded bot
-    try:
-        os.setsid()
-        for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE, _signal.SIGXFSZ):
+def _default_signals() -> None:
+    """What this process, and whoever called us, ignored or blocked must not reach the bot."""
+    for number in range(1, 65):
+        try:
             _signal.signal(number, _signal.SIG_DFL)
-        os.set_inheritable(lock, True)
-        os.chdir(cwd)
-        name, value = marker.split(b"=", 1)
-        os.execvpe(argv[0], argv, {**os.environb, name: value})
-    except OSError as error:
-        os.write(fail, str(error.errno).encode())
-    os._exit(127)
+        except (OSError, ValueError):
+            continue  # SIGKILL, SIGSTOP and the two that the C library keeps for itself
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def _start_ticks(pid):
+class Run:
+    """One run of the bot, from before its first moment to after its last child's."""
+
+    def __init__(self, run_dir: str, lock: int, generation: str, entry: str) -> None:
+        self.run_dir = run_dir
+        self.lock = lock
+        self.generation = generation
+        self.entry = entry
+        self.bot = 0
+        self.identity = ""
+        self.error = b""
+        self.kills = _out_of_memory_kills()
+        with open(run_dir + "/spawn", "rb") as file:
+            wanted, limit, self.cwd, self.log, self.marker, *self.argv = file.read().split(b"\0")
+        self.log_bytes = int(limit)
+        self._require_own_lock(wanted)
+        self.output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.log_offset = os.fstat(self.output).st_size
+
+    def _require_own_lock(self, wanted: bytes) -> None:
+        """Whoever removed the lock file let a second caller in, who wrote another order: then this start is void."""
+        ours, named = os.fstat(self.lock), os.stat(self.run_dir + "/run.lock")
+        if (ours.st_dev, ours.st_ino) != (named.st_dev, named.st_ino) or wanted != self.generation.encode():
+            os._exit(NEVER_RECORDED)
+
+    def begin(self) -> bytes:
+        """Fork, record, release. Returns what kept the command from being executed, if anything did."""
+        self._redirect()
+        self._reserve_exit()
+        go, failed = self._fork()
+        self._record_instance()
+        os.write(go, b"1")
+        os.close(go)
+        self.error = os.read(failed, 16)
+        os.close(failed)
+        if self.error:
+            self._record_exit(*_waited(self.bot))
+        return self.error
+
+    def _redirect(self) -> None:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, 0)
+        os.dup2(self.output, 1)
+        os.dup2(self.output, 2)
+        os.close(null)
+
+    def _fork(self) -> tuple[int, int]:
+        """The bot's process, waiting for a byte; and a pipe that says why the command could not be executed."""
+        gate, go = os.pipe()
+        failed, fail = os.pipe()
+        self.bot = os.fork()
+        if self.bot:
+            os.close(gate)
+            os.close(fail)
+            return go, failed
+        os.close(go)
+        os.close(failed)
+        if not os.read(gate, 1):
+            os._exit(127)  # the watcher died before it recorded us: there must be no unrecorded bot
+        self._become_the_bot(fail)
+        os._exit(127)
+
+    def _become_the_bot(self, fail: int) -> None:
+        step = b"d"
+        try:
+            os.setsid()
+            _default_signals()
+            os.set_inheritable(self.lock, True)
+            os.chdir(self.cwd)
+            step = b"c"
+            name, value = self.marker.split(b"=", 1)
+            os.execvpe(self.argv[0], self.argv, {name: value, **os.environb})
+        except OSError as error:
+            os.write(fail, step + b"%d" % (error.errno or 0))
+
+    def _record_instance(self) -> None:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        lock, own = os.fstat(self.lock), os.getpid()
+        ticks, inode = _start_ticks(self.bot), _pidfd_inode(self.bot)
+        self.identity = "%s:%d:%d:%d" % (boot[:8], self.bot, ticks, inode)
+        text = (
+            '{"generation": %s, "entry": %s, "pid": %d, "start_ticks": %d, "pidfd_inode": %d, "boot_id": "%s", '
+            '"shim_pid": %d, "shim_ticks": %d, "at": %.6f, "log_offset": %d, "lock": "%d:%d"}'
+        ) % (
+            self.generation, _quoted(self.entry), self.bot, ticks, inode, boot,
+            own, _start_ticks(own), time.time(), self.log_offset, lock.st_dev, lock.st_ino,
+        )  # fmt: skip
+        _write(self.run_dir + "/instance.json", text)
+
+    def _reserve_exit(self) -> None:
+        """Take the space for the exit's record now: a bot that dies of a full disk leaves none."""
+        if not os.path.exists(self.run_dir + "/exit.json"):
+            _write(self.run_dir + "/exit.json", "{}")
+
+    def reap(self) -> None:
+        """Wait for the bot, then for whatever it left behind: while one of them lives, the lock is held."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, 0)
+            except ChildProcessError:
+                return
+            if pid == self.bot:
+                self._record_exit(status, usage.ru_maxrss)
+
+    def _record_exit(self, status: int, peak: int) -> None:
+        signalled = os.WIFSIGNALED(status)
+        text = (
+            '{"generation": %s, "key": "%s", "code": %s, "signal": %s, "at": %.6f, "peak_rss_kib": %d, "oom": %s, '
+            '"error": %s}'
+        ) % (
+            self.generation,
+            self.identity,
+            "null" if signalled else os.WEXITSTATUS(status),
+            os.WTERMSIG(status) if signalled else "null",
+            time.time(),
+            peak,
+            self._killed_for_memory(status),
+            _quoted(self.error.decode()) if self.error else "null",
+        )
+        try:
+            _write_or_overwrite(self.run_dir + "/exit.json", text)
+        except OSError:
+            return  # the exit stays unknown, and is said to be
+
+    def _killed_for_memory(self, status: int) -> str:
+        """The kernel's count is the control group's, which others may share: it only explains a SIGKILL."""
+        now = _out_of_memory_kills()
+        if self.kills is None or now is None:
+            return "null"
+        killed = status == _signal.SIGKILL or (os.WIFEXITED(status) and os.WEXITSTATUS(status) == 128 + _signal.SIGKILL)
+        return "true" if killed and now > self.kills else "false"
+
+
+def _waited(pid: int) -> tuple[int, int]:
+    _, status, usage = os.wait4(pid, 0)
+    return status, usage.ru_maxrss
+
+
+def _quoted(text: str) -> str:
+    return '"%s"' % text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _start_ticks(pid: int) -> int:
     with open("/proc/%d/stat" % pid, "rb") as file:
         data = file.read()
     return int(data[data.rindex(b")") + 2 :].split()[19])
 
 
-def _pidfd_inode(pid):
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError:
+def _pidfd_inode(pid: int) -> int:
+    """0 before Linux 6.9, where every pidfd shares one inode."""
+    major, minor = os.uname().release.split(".")[:2]
+    if (int(major), int(minor.split("-")[0])) < (6, 9):
         return 0
+    fd = os.pidfd_open(pid)
     inode = os.fstat(fd).st_ino
     os.close(fd)
-    major, minor = os.uname().release.split(".")[:2]
-    return inode if (int(major), int(minor.split("-")[0])) >= (6, 9) else 0
+    return inode
 
 
-def _record_instance(run_dir, generation, entry, bot, log_offset, output):
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        boot = file.read().strip()
-    own = os.getpid()
-    ticks, inode = _start_ticks(bot), _pidfd_inode(bot)
-    text = (
-        '{"generation": %s, "entry": "%s", "pid": %d, "start_ticks": %d, "pidfd_inode": %d, "boot_id": "%s", '
-        '"shim_pid": %d, "shim_ticks": %d, "at": %.6f, "log_offset": %d, "log_inode": %d}\n'
-        % (generation, entry, bot, ticks, inode, boot, own, _start_ticks(own), time.time(), log_offset,
-           os.fstat(output).st_ino)
-    )
-    _write(run_dir + "/instance.json", text)
-    return "%s:%d:%d:%d" % (boot[:8], bot, ticks, inode)
-
-
-def _write(path, text):
-    """Whole or absent, also after a power cut. With a full disk there is nothing to be done: the exit stays unknown."""
+def _write(path: str, text: str) -> None:
+    """Whole or absent, also after a power cut. Padded, so that a later one fits into the same block."""
     temporary = "%s.%d" % (path, os.getpid())
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, text.encode())
+        os.write(fd, _padded(text))
         os.fsync(fd)
+        os.rename(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
     finally:
         os.close(fd)
-    os.rename(temporary, path)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
     os.fsync(folder)
     os.close(folder)
 
 
-def _out_of_memory_kills():
+def _padded(text: str) -> bytes:
+    return text.encode().ljust(RECORD_BYTES - 1) + b"\n"
+
+
+def _write_or_overwrite(path: str, text: str) -> None:
+    """On a full disk, into the block that the file already has."""
+    try:
+        _write(path, text)
+    except OSError:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        os.pwrite(fd, _padded(text), 0)
+        os.fsync(fd)
+        os.close(fd)
+
+
+def _out_of_memory_kills() -> int | None:
     """The kernel's count of out-of-memory kills in our control group; None where there is no such count."""
     try:
         with open("/proc/self/cgroup") as file:
@@ -167,47 +300,39 @@ def _out_of_memory_kills():
         return None
 
 
-def _reap(run_dir, generation, bot, identity, kills, error):
-    """Wait for the bot, then for whatever it left behind: while one of them lives, the lock is held."""
-    while True:
-        try:
-            pid, status, usage = os.wait4(-1, 0)
-        except ChildProcessError:
-            return
-        if pid == bot:
-            _record_exit(run_dir, generation, identity, status, usage, kills, error)
+def _rotate(log: bytes, output: int, limit: int) -> None:
+    """Copy, then truncate: the bot keeps its descriptor, which appends, so that it goes on at the new end.
 
-
-def _record_exit(run_dir, generation, identity, status, usage, kills, error):
-    signalled = os.WIFSIGNALED(status)
-    now = _out_of_memory_kills()
-    text = '{"generation": %s, "key": "%s", "code": %s, "signal": %s, "at": %.6f, "peak_rss_kib": %d, "oom": %s, "errno": %s}\n' % (
-        generation,
-        identity,
-        "null" if signalled else os.WEXITSTATUS(status),
-        os.WTERMSIG(status) if signalled else "null",
-        time.time(),
-        usage.ru_maxrss,
-        "null" if kills is None or now is None else "true" if now > kills else "false",
-        error.decode() if error else "null",
-    )
-    try:
-        _write(run_dir + "/exit.json", text)
-    except OSError as problem:
-        os.write(2, ("botkeep: the exit could not be recorded: %s\n" % problem).encode())
-
-
-def _rotate(log, output):
-    """Copy and truncate: the bot keeps its descriptor, which appends, so that it goes on at the new end."""
-    if os.fstat(output).st_size < ROTATE_BYTES:
+    The copy is whole and named before anything is truncated, so that no kill loses a line; what the bot writes
+    between the last read and the truncation (microseconds) is lost.
+    """
+    if os.fstat(output).st_size < limit:
         return
     fresh = log + b".new"
     try:
-        _copy(log, fresh)
+        reader = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+        writer = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     except OSError:
-        os.unlink(fresh)  # a full disk: lose no line, try again at the next tick
         return
-    os.ftruncate(output, 0)
+    try:
+        _copy(reader, writer)
+        os.fsync(writer)
+        _shift(log, fresh)
+        _copy(reader, writer)
+        os.ftruncate(output, 0)
+    except OSError:
+        _remove(fresh)  # a full disk: lose no line, try again at the next tick
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _copy(reader: int, writer: int) -> None:
+    while os.sendfile(writer, reader, None, 1 << 20):
+        pass
+
+
+def _shift(log: bytes, fresh: bytes) -> None:
     for number in range(KEEP, 1, -1):
         newer = log + b".%d" % (number - 1)
         if os.path.exists(newer):
@@ -215,15 +340,11 @@ def _rotate(log, output):
     os.rename(fresh, log + b".1")
 
 
-def _copy(source, target):
-    reader = os.open(source, os.O_RDONLY)
-    writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def _remove(path: bytes) -> None:
     try:
-        while os.sendfile(writer, reader, None, 1 << 20):
-            pass
-    finally:
-        os.close(reader)
-        os.close(writer)
+        os.unlink(path)
+    except OSError:
+        return
 
 
 if __name__ == "__main__":
