@@ -146,7 +146,8 @@ def test_capital_is_exact_however_it_is_written(workspace: Workspace) -> None:
         ("[" * 200_000, "nested too deep"),
         ("9" * 5000, "not JSON"),
         ("[]", '$: found []; write an object: {"bots": [...]}'),
-        ('{"bot": []}', "$.bots: it is missing"),
+        ('{"bot": []}', "$.bot: there is no such key; did you mean bots?"),
+        ("{}", "$.bots: it is missing"),
         ('{"bots": {}}', "$.bots: found {}; write a list"),
         ('{"bots": ["a"]}', '$.bots[0]: found "a"; write an object'),
         ('{"bots": [], "bots": []}', 'the key "bots" stands twice'),
@@ -374,11 +375,9 @@ def test_a_literal_secret_anywhere_is_refused_and_never_repeated(workspace: Work
         "type": {"type": secret},
         "limits": {"limits": {"deep": [{"er": secret}]}},
         "command": {"runtime": {"kind": "process", "command": ["python", secret]}},
-        "argument": {"runtime": {"kind": "process", "command": ["python", f"--x={secret}"]}},
+        "argument": {"runtime": {"kind": "process", "command": ["python", f"--key={secret}"]}},
         "env": {"runtime": {"kind": "process", "command": ["python"], "env": {"X": secret}}},
     }[place]
-    if untrusted.looks_like_secret(f"x={secret}") is None:
-        pytest.skip("recognised only when it is the whole text")
     said = problem(workspace, extra)
     assert "secrets are never written here" in said
     assert "env_file" in said
@@ -426,15 +425,15 @@ def test_the_fast_look_for_secrets_misses_none_that_the_slow_one_finds(secret: s
         assert may_hold_secret(text) or untrusted.looks_like_secret(text) is None
 
 
-@settings(max_examples=120)
-@given(
-    st.text(alphabet="aA0:/@=-_ .\n", max_size=60)
-    | st.from_regex(r"(token|pwd|sign|Secret ?key)[ :=]{1,3}[a-z0-9]{3,20}", fullmatch=True)
-    | st.from_regex(r"[0-9]{8,10}:[A-Za-z0-9_-]{35}|(Bearer|basic) [A-Za-z0-9]{8,12}|0x[0-9a-f]{64}", fullmatch=True)
-)
-def test_the_fast_look_for_secrets_agrees_with_the_slow_one(text: str) -> None:
-    if untrusted.looks_like_secret(text) is not None:
-        assert may_hold_secret(text)
+@pytest.mark.parametrize(("kind", "pattern"), [(kind, pattern) for kind, pattern, _ in untrusted._PATTERNS])
+def test_the_fast_look_for_secrets_misses_nothing_that_any_pattern_can_match(kind: str, pattern: str) -> None:
+    @settings(max_examples=40, deadline=None)
+    @given(st.from_regex(pattern), st.sampled_from(["", "x", "\n", "key="]))
+    def check(text: str, before: str) -> None:
+        text = untrusted.strip(before + text)
+        assert may_hold_secret(text) or untrusted.looks_like_secret(text) is None
+
+    check()
 
 
 def test_an_unknown_bot_is_answered_with_the_closest_names(workspace: Workspace) -> None:

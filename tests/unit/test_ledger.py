@@ -165,14 +165,6 @@ def test_verify_names_what_was_done_past_the_triggers(ledger: Ledger, sql: str, 
     assert any(found.startswith(sentence) for found in ledger.verify())
 
 
-def test_verify_reads_a_ledger_of_several_batches(ledger: Ledger) -> None:
-    with ledger._writing() as db:
-        db.execute("PRAGMA synchronous")
-    for _ in range(3):
-        add(ledger)
-    assert len(list(ledger._chain())) == 3
-
-
 def test_fifty_processes_that_begin_at_once_lose_and_mix_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
 
@@ -220,6 +212,12 @@ def test_after_a_fork_both_sides_write_and_the_child_holds_locks_of_its_own(ledg
     assert int((tmp_path / "held").read_text()) > 0
     assert sorted(entry.sentence for entry in ledger.entries()) == ["before", "child", "parent"]
     assert ledger.verify() == []
+
+
+def test_a_ledger_that_nobody_holds_any_more_has_no_open_file(tmp_path: Path) -> None:
+    add(Ledger(tmp_path / "ledger.db"))
+    opened = {os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
+    assert not [name for name in opened if name.startswith(str(tmp_path))]
 
 
 def test_only_its_owner_may_read_it(ledger: Ledger) -> None:

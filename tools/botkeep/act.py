@@ -7,9 +7,8 @@ look again; the outcome. Whoever is killed in between leaves an intent that the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,9 +49,11 @@ from .runtimes import Runtime, Target
 from .runtimes.procs import ProcessTable
 from .untrusted import clean
 
-CALL_SECONDS = 46.0
-"""Hosts cut a tool call at 60 s; every call answers within 50 s, and the last look wants its share."""
+CALL_SECONDS = {Actor.ASSISTANT: 46.0, Actor.PERSON: 150.0, Actor.ROUND: 150.0}
+"""Hosts cut a tool call at 60 s: a tool answers within 50 s. A command and a round may wait for a slow stop."""
 LOCK_SECONDS = 40.0
+STOPPING_TAKES = 4.0
+"""Seconds on top of a bot's grace: to kill, to scan twice, to start, to write it down."""
 CONFIRMED_LASTS = timedelta(seconds=60)
 COALESCE_WITHIN = timedelta(seconds=60)
 """A restart asked this soon after one that worked is the same wish, asked twice."""
@@ -148,7 +149,7 @@ def restart(
     """
     case = _case(bench, bot, action, reason)
     if bot.runtime is None:
-        refusal = permit(action, _blank(bot), bench.playbooks, History(), bench.clock(), can_restart=False)
+        refusal = permit(action, _blank(bench, bot), bench.playbooks, History(), bench.clock(), can_restart=False)
         return _refused(case, refusal)
     asked_at = case.runtime.look(case.target, ProcessTable.read()).generation
     with _locked(case) as held:
@@ -196,11 +197,12 @@ def restore(bench: Bench, bot: Bot, plan_id: str, reason: str) -> ActionReport:
 def _case(bench: Bench, bot: Bot, action: Action, reason: str) -> _Case:
     bench.fleet.workspace.run_dir(bot.name).mkdir(mode=0o700, exist_ok=True)
     target = probe.targets(bench.fleet)[bot.name]
-    return _Case(bench, bot, action, reason, time.monotonic() + CALL_SECONDS, probe.runtime_of(bot), target)
+    deadline = time.monotonic() + CALL_SECONDS[bench.actor]
+    return _Case(bench, bot, action, reason, deadline, probe.runtime_of(bot), target)
 
 
-def _blank(bot: Bot) -> Verdict:
-    return Verdict(bot=bot.name, status=Status.UNKNOWN, at=datetime.min, sentence="")
+def _blank(bench: Bench, bot: Bot) -> Verdict:
+    return Verdict(bot=bot.name, status=Status.UNKNOWN, at=bench.clock(), sentence="")
 
 
 @contextmanager
@@ -347,14 +349,36 @@ def _restart_locked(case: _Case, asked_at: int, override: str | None) -> ActionR
     allowed = permit(case.action, verdict, bench.playbooks, before, bench.clock(), override=override)
     if not allowed.allowed:
         return _ask(case, verdict, allowed) if allowed.needs_approval else _refused(case, allowed, verdict)
-    intent = case.record(Kind.INTENT, clean(case.reason), data=_intent_data(verdict, allowed, override))
+    if verdict.instance and _too_late(case):
+        return _later(case, verdict)
+    data = {**_intent_data(verdict, allowed, override), "after_fault": _after_fault(verdict, before)}
+    intent = case.record(Kind.INTENT, clean(case.reason), data=data)
     return _replace(case, intent, verdict)
+
+
+def _after_fault(verdict: Verdict, before: History) -> bool:
+    """Whether this restart counts for the back-off: not after a stop on purpose, and not a bot's very first start."""
+    known = bool(before.restarts) or any(span.up for span in before.spans)
+    return verdict.status is not Status.STOPPED and (known or verdict.instance is not None)
+
+
+def _too_late(case: _Case) -> bool:
+    """Whether this call would have to cut the bot's grace short: it is to close its positions and sockets in peace."""
+    return time.monotonic() + case.runtime.grace(case.target) + STOPPING_TAKES > case.deadline
+
+
+def _later(case: _Case, verdict: Verdict) -> ActionReport:
+    case.bench.ledger.set_cursor(case.bot.name, "confirmed", confirmed_cursor(verdict))
+    sentence = (
+        f"{case.bot.name}: {verdict.sentence.rstrip('.')}. That is confirmed, but too little time is left in this call to "
+        f"stop it gracefully; nothing was done. Ask again at once: the next call acts without a second look."
+    )
+    return case.report(Result.BUSY, sentence, fault=verdict.fault, playbook=verdict.fault)
 
 
 def _intent_data(verdict: Verdict, allowed: Permit, override: str | None) -> dict[str, Any]:
     data: dict[str, Any] = {
         "fault": verdict.fault.value if verdict.fault else None,
-        "after_fault": verdict.status is not Status.STOPPED,
         "found": verdict.sentence,
     }
     if allowed.approval:
@@ -379,7 +403,8 @@ def _already(
     just_now = last is not None and last.entry == one.entry and case.bench.clock() - last.at < COALESCE_WITHIN
     if not newer and (override or not just_now or one.state == "frozen"):
         return None
-    sentence = f"{case.bot.name} was started by {one.entry or 'another caller'} meanwhile (pid {one.pid}); nothing more was done."
+    who = one.entry or "another caller"
+    sentence = f"{case.bot.name} was started by {who} meanwhile (pid {one.pid}); nothing more was done."
     return case.report(Result.COALESCED, sentence, entry=one.entry, pid=one.pid)
 
 
@@ -437,7 +462,7 @@ def _replace(case: _Case, intent: Entry, verdict: Verdict) -> ActionReport:
 
 def _what_was(verdict: Verdict, stopped: Sequence[int | None], ended: Exit | None) -> str:
     if verdict.fault is Fault.BOT_NOT_RUNNING:
-        return f"it was {how_it_ended(ended)}" if ended else "it was down"
+        return how_it_ended(ended) if ended else "it was down"
     if verdict.fault:
         return f"it was {verdict.fault.value}: {verdict.sentence.rstrip('.')}"
     return f"pid {', '.join(map(str, stopped))} was stopped" if stopped else "it was stopped"
@@ -534,6 +559,8 @@ def _restore_locked(case: _Case, plan_id: str) -> ActionReport:
     allowed = permit(case.action, verdict, bench.playbooks, bench.history(case.bot.name), bench.clock())
     if not allowed.allowed:
         return _ask(case, verdict, allowed) if allowed.needs_approval else _refused(case, allowed, verdict)
+    if verdict.instance and _too_late(case):
+        return _later(case, verdict)
     data = {**_intent_data(verdict, allowed, None), "plan": plan_id}
     intent = case.record(Kind.INTENT, clean(case.reason or plan.sentence), data=data)
     running = case.runtime.look(case.target, ProcessTable.read()).instances

@@ -476,7 +476,10 @@ def _each_other(groups: dict[str, list[int]], bots: Sequence[Bot | str], key: st
 
 _TELLING = ("key", "secret", "pass", "pwd", "token", "sign", "mnemonic", "seed", "auth", "bearer", "basic", "hooks",
             "-----", "eyj", "@")  # fmt: skip
-_RUNS = re.compile(r"[A-Za-z0-9_-]{20}|(?:[a-z]{3,8}[ ,\t]{1,3}){11}")
+_RUNS = re.compile(
+    r"[A-Z0-9]{20}|[A-Za-z0-9_-]{35}|(?:gh[opsu]|github_pat|xox[abeprs]|sk|glpat)[-_][A-Za-z0-9_-]{20}"
+    r"|(?:[a-z]{3,8}[ ,\t]{1,3}){11}"
+)
 
 
 def _refuse_unsafe(raw: dict[str, Any], loc: Loc) -> None:
@@ -486,7 +489,7 @@ def _refuse_unsafe(raw: dict[str, Any], loc: Loc) -> None:
     if not may_hold_secret("\n".join([text for _, text in texts])):
         return
     for place, text in texts:
-        kind = untrusted.looks_like_secret(text)
+        kind = _secret_in(text) if may_hold_secret(text) else None
         if kind is not None:
             raise _EntryError(
                 place,
@@ -495,9 +498,14 @@ def _refuse_unsafe(raw: dict[str, Any], loc: Loc) -> None:
             )
 
 
+def _secret_in(text: str) -> str | None:
+    """With its key, which may tell; and by itself, for some patterns want the whole text."""
+    return untrusted.looks_like_secret(text) or untrusted.looks_like_secret(text.partition("=")[2])
+
+
 def may_hold_secret(text: str) -> bool:
-    """False only where `untrusted.looks_like_secret` finds nothing: it costs ten times as much, per bot."""
-    lower = text.lower()
+    """False only where `untrusted.looks_like_secret` finds nothing; it costs ten times as much, for each bot."""
+    lower = text.casefold()
     for word in _TELLING:
         if word in lower:
             return True
@@ -505,9 +513,9 @@ def may_hold_secret(text: str) -> bool:
 
 
 def _collect(value: Any, loc: Loc, texts: list[tuple[Loc, str]]) -> None:
-    """Every text with its place, as `key=text`, for many a secret is known by its key only; an argv as one line."""
+    """Every text with its place as `key=text`, for many a secret is known by its key only; an argv as one line too."""
     if isinstance(value, str):
-        texts.append((loc, f"{loc[-1]}={_usable(value, loc)}"))
+        texts.append((loc, f"{loc[-1]}={untrusted.strip(_usable(value, loc))}"))
     elif isinstance(value, dict):
         if isinstance(value, _Twice):
             raise _EntryError(loc, f"the key {show(value.key)} stands twice; keep one")
@@ -519,8 +527,7 @@ def _collect(value: Any, loc: Loc, texts: list[tuple[Loc, str]]) -> None:
             raise _EntryError(loc, f"a list of {len(line)} characters; write at most {LINE_LIMIT}")
         texts.append((loc, f"{loc[-1]}={line}"))
         for index, inner in enumerate(value):
-            if not isinstance(inner, str):
-                _collect(inner, (*loc, index), texts)
+            _collect(inner, (*loc, index), texts)
 
 
 def _usable(text: str, loc: Loc) -> str:

@@ -33,7 +33,7 @@ SHORTER = {
     r"apart: \w+": "apart: 1s",
     r"up_for: \w+": "up_for: 2s",
     r"within: \w+}": "within: 6s}",
-    r"after: \w+": "after: 0s",
+    r"\{after: \w+": "{after: 0s",
 }
 """The playbooks' waits, as the demo shortens them. Back-off stays as it is."""
 ROWS_BEFORE_TROUBLE = 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -50,9 +51,10 @@ def read_regular(path: Path, limit: int = JSON_LIMIT) -> bytes | None:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(f"{path} is not a regular file")
     with os.fdopen(fd, "rb") as file:
-        if not os.path.isfile(f"/proc/self/fd/{fd}"):
-            raise OSError(f"{path} is not a regular file")
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(f"{path} has more than {limit} bytes")

@@ -109,10 +109,10 @@ _ADVICE: dict[str, str] = {
     "dict_type": "write an object: {{...}}",
     "model_type": "write an object: {{...}}",
     "path_type": "write a path in quotes",
-    "greater_than": "write more than {gt}",
-    "greater_than_equal": "write {ge} or more",
-    "less_than": "write less than {lt}",
-    "less_than_equal": "write {le} or less",
+    "greater_than": "write more than {gt:g}",
+    "greater_than_equal": "write {ge:g} or more",
+    "less_than": "write less than {lt:g}",
+    "less_than_equal": "write {le:g} or less",
     "literal_error": "write {expected}",
     "enum": "write {expected}",
     "too_short": "write at least one",
@@ -162,8 +162,11 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[tuple[int | str, ...], str]:
-    """Where the first mistake is, and the sentence about it: what was found, what to write; how many more there are."""
-    mistakes = error.errors(include_url=False)
+    """Where the first mistake is, and the sentence about it: what was found, what to write; how many more there are.
+
+    An unknown key goes first: misspelt, it is also the reason why another one is missing.
+    """
+    mistakes = sorted(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
     loc, text = _sentence(mistakes[0], model)
     more = f" ({len(mistakes) - 1} more after this one)" if len(mistakes) > 1 else ""
     return loc, text + more

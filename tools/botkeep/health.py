@@ -26,6 +26,7 @@ DEADLINE = 3.0
 HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024
 _PORTS = {"http": 80, "https": 443}
+_IN_URL = "/%?:@!$&'()*+,;=~-._"
 _STATUS = re.compile(rb"\AHTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]{0,200})?\r?\n")
 _LENGTH = re.compile(rb"\r?\ncontent-length:[ \t]{0,8}(\d{1,15})[ \t]{0,8}\r?\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r?\ntransfer-encoding:[^\r\n]{0,100}chunked", re.IGNORECASE)
@@ -33,7 +34,7 @@ _NUMERIC_HOST = re.compile(r"[0-9.]+|0x[0-9a-f.x]*", re.IGNORECASE)
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class _Failed(BotkeepError):
+class _RuleError(BotkeepError):
     """The endpoint broke a rule of HealthLook."""
 
     def __init__(self, rule: str, text: str, *, certain: bool = False) -> None:
@@ -65,14 +66,14 @@ class _Deadline:
         return time.monotonic() - self._start
 
     def left(self) -> float:
-        """Raises _Failed when there are none."""
+        """Raises _RuleError when there are none."""
         left = self.seconds - self.spent
         if left <= 0:
             raise self.over()
         return left
 
-    def over(self) -> _Failed:
-        return _Failed("timeout", f"no complete answer within {self.seconds:g} s.")
+    def over(self) -> _RuleError:
+        return _RuleError("timeout", f"no complete answer within {self.seconds:g} s.")
 
 
 def look(
@@ -91,7 +92,7 @@ def look(
     clock = _Deadline(deadline)
     try:
         text = _ask(_parse(url), clock, owner_pids, frozenset(host.lower() for host in allowed_hosts))
-    except _Failed as failure:
+    except _RuleError as failure:
         return HealthLook(False, str(failure), failure.rule, failure.certain, clock.spent)
     return HealthLook(True, text, "ok", False, clock.spent)
 
@@ -113,18 +114,16 @@ def _parse(url: str) -> _Target:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise _Failed("not-allowed", f"{clean(url, 100)} is not a URL: {error}.") from error
+        raise _RuleError("not-allowed", f"{clean(url, 100)} is not a URL: {error}.") from error
     if parts.scheme not in _PORTS or not host:
-        raise _Failed("not-allowed", f"{clean(url, 100)} is not asked: only http and https URLs with a host are.")
+        raise _RuleError("not-allowed", f"{clean(url, 100)} is not asked: only http and https URLs with a host are.")
     if "@" in parts.netloc or "%" in host:
-        raise _Failed(
+        raise _RuleError(
             "not-allowed", f"the URL's host {clean(host, 100)} is not asked: write it plainly, without user or zone."
         )
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (
-        f"?{quote(parts.query, safe='%/?:@!$&()*+,;=~-._')}" if parts.query else ""
-    )
     shown = f"[{host}]" if ":" in host else host
     authority = shown if port in (None, _PORTS[parts.scheme]) else f"{shown}:{port}"
+    path = quote(parts.path or "/", safe=_IN_URL) + (f"?{quote(parts.query, safe=_IN_URL)}" if parts.query else "")
     return _Target(parts.scheme, host, port or _PORTS[parts.scheme], path, authority)
 
 
@@ -134,7 +133,9 @@ def _resolve(target: _Target, clock: _Deadline) -> list[_Address]:
         return [ipaddress.ip_address(target.host)]
     if _NUMERIC_HOST.fullmatch(target.host):
         # 0x7f.1 and 127.1 are addresses to the C library only; what they hide is not worth guessing.
-        raise _Failed("not-allowed", f"the host {clean(target.host, 60)} is not asked: write the address as 127.0.0.1.")
+        raise _RuleError(
+            "not-allowed", f"the host {clean(target.host, 60)} is not asked: write the address as 127.0.0.1."
+        )
     found: list[_Address] = []
     thread = threading.Thread(target=_look_up, args=(target, found), daemon=True)
     thread.start()
@@ -142,7 +143,7 @@ def _resolve(target: _Target, clock: _Deadline) -> list[_Address]:
     if thread.is_alive():
         raise clock.over()
     if not found:
-        raise _Failed("refused", f"the name {clean(target.host, 100)} cannot be resolved.")
+        raise _RuleError("refused", f"the name {clean(target.host, 100)} cannot be resolved.")
     return found
 
 
@@ -158,7 +159,7 @@ def _checked(target: _Target, addresses: list[_Address], allowed: Set[str]) -> l
     listed = target.host.lower() in allowed
     good = [one for one in plain if one.is_loopback or (listed and _is_ordinary(one))]
     if not good:
-        raise _Failed(
+        raise _RuleError(
             "not-allowed",
             f"the host {clean(target.host, 100)} is at {plain[0]}; only loopback addresses are asked. "
             "List the host in allowed_hosts of config/bots.json if it is meant.",
@@ -185,7 +186,7 @@ def _connect(target: _Target, addresses: list[_Address], clock: _Deadline) -> tu
         except OSError as error:
             connection.close()
             problem = error
-        except _Failed:
+        except _RuleError:
             connection.close()
             raise
         else:
@@ -193,7 +194,7 @@ def _connect(target: _Target, addresses: list[_Address], clock: _Deadline) -> tu
     if isinstance(problem, TimeoutError):
         raise clock.over() from problem
     why = problem.strerror if problem else "no address"
-    raise _Failed("refused", f"nothing answers at {target.authority}: {why}.") from problem
+    raise _RuleError("refused", f"nothing answers at {target.authority}: {why}.") from problem
 
 
 def _secured(connection: socket.socket, target: _Target, clock: _Deadline) -> socket.socket:
@@ -207,7 +208,7 @@ def _secured(connection: socket.socket, target: _Target, clock: _Deadline) -> so
     except TimeoutError as error:
         raise clock.over() from error
     except OSError as error:
-        raise _Failed("refused", f"{target.authority} does not complete TLS: {clean(str(error), 150)}.") from error
+        raise _RuleError("refused", f"{target.authority} does not complete TLS: {clean(str(error), 150)}.") from error
 
 
 def _exchange(connection: socket.socket, target: _Target, clock: _Deadline) -> str:
@@ -224,7 +225,9 @@ def _exchange(connection: socket.socket, target: _Target, clock: _Deadline) -> s
         except TimeoutError as error:
             raise clock.over() from error
         except OSError as error:
-            raise _Failed("status", f"the connection broke before an answer was complete: {error.strerror}.") from error
+            raise _RuleError(
+                "status", f"the connection broke before an answer was complete: {error.strerror}."
+            ) from error
     return _judge(head, body)
 
 
@@ -235,7 +238,7 @@ def _receive(connection: socket.socket, clock: _Deadline) -> bytes:
 
 
 def _read_head(connection: socket.socket, clock: _Deadline) -> tuple[bytes, bytes]:
-    """Status line and headers, ended by one newline, and what came of the body; interim answers (1xx) are passed over."""
+    """Status line and headers, and what has come of the body. Interim answers (1xx) are passed over."""
     data = b""
     while True:
         head, end, body = _split_head(data)
@@ -245,7 +248,7 @@ def _read_head(connection: socket.socket, clock: _Deadline) -> tuple[bytes, byte
             data = body
             continue
         if len(data) > HEAD_LIMIT:
-            raise _Failed("too-long", f"its headers do not end within {HEAD_LIMIT // 1024} KiB.")
+            raise _RuleError("too-long", f"its headers do not end within {HEAD_LIMIT // 1024} KiB.")
         if len(data) >= 5 and not data.startswith(b"HTTP/"):
             raise _not_http(data)
         more = _receive(connection, clock)
@@ -261,10 +264,10 @@ def _split_head(data: bytes) -> tuple[bytes, bool, bytes]:
     return data[: found.start()] + b"\r\n", True, data[found.end() :]
 
 
-def _not_http(data: bytes) -> _Failed:
+def _not_http(data: bytes) -> _RuleError:
     if not data:
-        return _Failed("status", "it closed the connection without an answer.")
-    return _Failed("status", f"what it answers is not HTTP: {clean(data[:60].decode('utf-8', 'replace'), 60)}")
+        return _RuleError("status", "it closed the connection without an answer.")
+    return _RuleError("status", f"what it answers is not HTTP: {clean(data[:60].decode('utf-8', 'replace'), 60)}")
 
 
 def _read_body(connection: socket.socket, clock: _Deadline, head: bytes, body: bytes) -> bytes:
@@ -290,25 +293,27 @@ def _judge(head: bytes, body: bytes) -> str:
     if 200 <= code < 300:
         return f"answered {code}"
     if 300 <= code < 400:
-        raise _Failed("redirect", f"it answers {code} and sends elsewhere; redirects are not followed.")
+        raise _RuleError("redirect", f"it answers {code} and sends elsewhere; redirects are not followed.")
     said = clean(body[:400].decode("utf-8", "replace"), 100)
-    raise _Failed("status", f"it answers {code}{': ' + said if said else '.'}")
+    raise _RuleError("status", f"it answers {code}{': ' + said if said else '.'}")
 
 
 # ------------------------------------------------------------------------------------------------ who listens there
 
 
 def _check_owner(address: _Address, port: int, owner_pids: Set[int]) -> None:
-    """Raises _Failed if somebody else's socket listens there. Where that cannot be seen, nothing is said."""
+    """Raises _RuleError if somebody else's socket listens there. Where that cannot be seen, nothing is said."""
     listening = _listeners(address, port)
-    if not listening or any(_holds(pid, listening) is not False for pid in owner_pids):
+    if not listening or not any(os.path.exists(f"/proc/{pid}") for pid in owner_pids):
+        return  # closed, or restarted, since the look at the processes
+    if any(_holds(pid, listening) is not False for pid in owner_pids):
         return
     stranger = next((pid for pid in _all_pids() if _holds(pid, listening)), None)
     if stranger is None:
-        raise _Failed("wrong-owner", f"port {port} belongs to a process that is not the bot's.")
+        raise _RuleError("wrong-owner", f"port {port} belongs to a process that is not the bot's.")
     if owner_pids.isdisjoint(_ancestors(stranger)):
         text = f"port {port} belongs to pid {stranger} ({_name(stranger)}), which is not the bot."
-        raise _Failed("wrong-owner", text, certain=True)
+        raise _RuleError("wrong-owner", text, certain=True)
 
 
 def _listeners(address: _Address, port: int) -> set[str]:

@@ -28,7 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ SENTENCE_LIMIT = 500
 NOTE_LIMIT = 2000
 LOCK_SECONDS = 2.0
 """A writer that does not get the lock leaves its line to the next one: the ledger has the entry."""
+LOCK_POLL_SECONDS = 0.002
 QUIET_SECONDS = 0.1
 """How long a file that somebody else changed must have stayed the same. An editor that saves in place empties the
 file first; entries added in that moment would be half overwritten by the rest of its save."""
@@ -207,11 +208,14 @@ class Journal:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         lock = Lock(self._lock_file)
-        if not lock.acquire(LOCK_SECONDS):
-            raise JournalError(
-                f"{self._name(self.path)} is being written by another botkeep, longer than {LOCK_SECONDS:.0f} seconds. "
-                f"No entry is lost: whoever writes next adds them all."
-            )
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not lock.acquire():
+            if time.monotonic() >= deadline:
+                raise JournalError(
+                    f"{self._name(self.path)} is being written by another botkeep, longer than {LOCK_SECONDS:.0f} "
+                    f"seconds. No entry is lost: whoever writes next adds them all."
+                )
+            time.sleep(LOCK_POLL_SECONDS)
         with lock:
             yield
 
@@ -219,40 +223,53 @@ class Journal:
         return str(path.relative_to(self._home)) if path.is_relative_to(self._home) else str(path)
 
     def _bring_up(self, now: datetime) -> None:
+        moved: Identity | None = None
         for _ in range(TRIES):
             with suppress(ChangedError):
-                self._attempt(now)
-                return
+                moved = self._attempt(now, moved)
+                if moved is None:
+                    return
         raise JournalError(
             f"{self._name(self.path)} is being changed by another program all the time. No entry is lost: they are "
             f"added as soon as it stays the same for a moment."
         )
 
-    def _attempt(self, now: datetime) -> None:
+    def _attempt(self, now: datetime, moved: Identity | None) -> Identity | None:
+        """One try; None when all is done. Otherwise months were moved and left this file, which is to be read."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = self._load()
-        if kept.through and identity_at(self.path) is None:
-            self._wait_until_quiet(None)  # an editor moves the old file away before it makes the new one
-        with opened(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as fd:
-            if kept.file != identity_of(fd) or "" < kept.first_month < month_of(now):
-                self._heal(fd, kept, now)
-            else:
+        ours = {kept.file, moved}
+        with self._open(kept, ours) as fd:
+            if kept.file == identity_of(fd) and not "" < kept.first_month < month_of(now):
                 self._catch_up(fd, kept, now)
+                return None
+            return self._heal(fd, kept, now, ours)
 
-    def _heal(self, fd: int, kept: _Kept, now: datetime) -> None:
+    @contextmanager
+    def _open(self, kept: _Kept, ours: set[Identity | None]) -> Iterator[int]:
+        """The file, made if it is missing; what we made ourselves is added to `ours`."""
+        new = identity_at(self.path) is None
+        if new and kept.through:
+            self._wait_until_quiet(None)  # an editor moves the old file away before it makes the new one
+        with opened(self.path, os.O_RDWR | os.O_APPEND | (os.O_CREAT | os.O_EXCL if new else 0)) as fd:
+            if new:
+                ours.add(identity_of(fd))
+            yield fd
+
+    def _heal(self, fd: int, kept: _Kept, now: datetime, ours: set[Identity | None]) -> Identity | None:
         """Somebody edited the file, a writer was killed, or a month is over."""
         refuse_utf16(fd, self._name(self.path))
-        if kept != _Kept() and not self._completed(fd, kept):
+        if kept != _Kept() and not self._completed(fd, kept) and identity_of(fd) not in ours:
             self._wait_until_quiet(identity_of(fd))
         found = scan(fd)
         past = [section for section in found.sections if section.month < month_of(now)]
         if past:
-            self._rotate(fd, found, past)
-            raise ChangedError  # by ourselves
+            return self._rotate(fd, found, past)
         months = [section.month for section in found.sections]
         first, last = min(months, default=""), months[-1] if months else ""
         kept = replace(kept, file=found.identity, first_month=first, last_month=last)
         self._catch_up(fd, kept, now, _Present(found.keys, self._archives()))
+        return None
 
     def _completed(self, fd: int, kept: _Kept) -> bool:
         """True if a killed writer explains the end of the file; what it did not get to write is then added."""
@@ -295,7 +312,7 @@ class Journal:
     def _save(self, kept: _Kept) -> None:
         """Whole or not at all for a kill; not for a power cut, after which it differs from the file and is ignored."""
         temp = self._kept_file.with_suffix(".new")
-        temp.write_text(json.dumps(asdict(kept)), "utf-8")
+        temp.write_text(json.dumps(vars(kept)), "utf-8")
         temp.replace(self._kept_file)
 
     # --- months ---
@@ -305,8 +322,11 @@ class Journal:
         found = sorted(self._archive_dir.glob("bot-operations-[0-9][0-9][0-9][0-9]-[0-9][0-9].md"))
         return {path.stem[-7:]: path for path in found}
 
-    def _rotate(self, fd: int, found: Scan, past: Sequence[Section]) -> None:
-        """Move these sections into the archive: there first, so that a kill between the two loses nothing."""
+    def _rotate(self, fd: int, found: Scan, past: Sequence[Section]) -> Identity:
+        """Move these sections into the archive: there first, so that a kill between the two loses nothing.
+
+        Returns the identity of the file that is left.
+        """
         self._archive_dir.mkdir(parents=True, exist_ok=True)
         fsync_dir(self._archive_dir.parent)
         for month in sorted({section.month for section in past}):
@@ -318,6 +338,7 @@ class Journal:
                 place = section.end
             copy(fd, new.fd, place, found.identity[2])
             new.install(found.identity)
+            return identity_of(new.fd)
 
     def _move(self, fd: int, found: Scan, month: str, sections: Sequence[Section]) -> None:
         """Put the sections of one month into its archive, made or extended; nothing if the archive has them."""

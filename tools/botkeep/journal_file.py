@@ -156,13 +156,15 @@ def _identity(found: os.stat_result) -> Identity:
 def opened(path: Path, flags: int) -> Iterator[int]:
     """A descriptor of the regular file at `path`; never through a symbolic link, never waiting for a FIFO.
 
-    Raises JournalError for anything else, OSError as open() does.
+    Raises JournalError for anything else, ChangedError if it was to be made and is there, OSError as open() does.
     """
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _refusal(path, "a symbolic link") from error
+        if error.errno == errno.EEXIST:
+            raise ChangedError from error
         raise
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

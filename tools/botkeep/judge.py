@@ -271,14 +271,14 @@ def _down(look: _Look) -> Iterable[Evidence]:
 
 
 def how_it_ended(ended: Exit | None) -> str:
-    """A phrase: exit code, signal and peak memory where they were seen, `not known` where not."""
+    """A clause: exit code, signal and peak memory where they were seen, `not known` where not."""
     if ended is None:
         return "no copy was found; how it ended is not known, since botkeep did not start it"
     if ended.failed_to_start:
         return f"its command could not be executed ({ended.failed_to_start})"
     if ended.code is None and ended.signal is None:
         return "how it ended is not known, since what watched it is gone too"
-    how = f"ended with exit code {ended.code}" if ended.signal is None else f"killed by signal {ended.signal}"
+    how = f"it ended with exit code {ended.code}" if ended.signal is None else f"it was killed by signal {ended.signal}"
     when = f" at {ended.at:%Y-%m-%d %H:%M:%SZ}" if ended.at else ""
     return f"{how}{when}{_peak(ended)}"
 

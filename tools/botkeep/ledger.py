@@ -142,11 +142,15 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self._db: sqlite3.Connection | None = None
         self._inode = (0, 0)
+        self.path = path
         with _GATE:
             _LEDGERS.add(self)
+
+    def __del__(self) -> None:
+        """A dropped connection lives on in a reference cycle, where the next fork would not find it."""
+        self.close()
 
     def append(
         self,
@@ -309,7 +313,7 @@ class Ledger:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction that has the right to write from its start, on the disk when it ends."""
         with self._using() as db:
-            db.execute("BEGIN IMMEDIATE")
+            _begin(db)
             try:
                 yield db
                 db.execute("COMMIT")
@@ -444,6 +448,23 @@ _REASONS = {
         "Look for a process that holds it (a frozen botkeep, a database browser), end that, and ask again.",
     ),
 }
+
+
+def _begin(db: sqlite3.Connection) -> None:
+    """Wait for the right to write in short turns: SQLite's own turns grow, and one of sixteen writers got late."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    db.execute("PRAGMA busy_timeout = 10")
+    try:
+        while True:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if _primary(error) not in _BUSY or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
 
 def _head(db: sqlite3.Connection) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from .model import BotkeepError, UsageError, iso
 from .playbooks import load_playbooks
 from .workspace import Workspace, is_under
 
-__all__ = ["EXAMPLE_BOTS", "InitReport", "SCHEDULE_LIST", "init", "root"]
+__all__ = ["EXAMPLE_BOTS", "SCHEDULE_LIST", "InitReport", "init", "root"]
 
 FOLDER = "botkeep"
 """Agent Skills: a folder with a SKILL.md has the skill's name, else it does not validate."""
@@ -118,7 +118,7 @@ class InitReport:
     updated: tuple[str, ...]
     """Unchanged since the last `init`, so brought to this version."""
     kept: tuple[str, ...]
-    """Changed by a person: left alone, though this version's text differs."""
+    """Not as we left them, so a person's: left alone."""
     notes: tuple[str, ...] = ()
     """What a person should know or do next; one sentence each."""
 
@@ -205,7 +205,8 @@ def _write(workspace: Workspace, wanted: Mapping[str, bytes], now: datetime) -> 
             ours[name] = _hash(data)
     _put(workspace.state_dir / MANIFEST, _json({"version": __version__, "at": iso(now), "files": ours}), 0o600)
     created, updated, kept = (tuple(done[key]) for key in ("created", "updated", "kept"))
-    return InitReport(workspace, created, updated, kept, tuple(_notes(workspace.home, kept)))
+    newer = [name for name in kept if before.get(name) != _hash(wanted[name])]
+    return InitReport(workspace, created, updated, kept, tuple(_notes(workspace.home, newer)))
 
 
 def _ours(workspace: Workspace) -> dict[str, str]:
@@ -240,9 +241,10 @@ def _put(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise BotkeepError(f"{path} cannot be written: {error.strerror}. Mend that and run init again.") from error
 
 
-def _notes(home: Path, kept: tuple[str, ...]) -> Iterator[str]:
-    for name in kept:
-        yield f"{name} is yours and was kept; the packaged text differs: {root() / name}"
+def _notes(home: Path, newer: Sequence[str]) -> Iterator[str]:
+    for name in newer:
+        packaged = f"; compare with {root() / name}" if (root() / name).is_file() else ""
+        yield f"{name} is yours and was kept; this version of botkeep has another text{packaged}."
     if home.name != FOLDER:
         yield f"Agent Skills wants the folder of a SKILL.md to be named {FOLDER}; this one is {home.name}."
     yield "Next: write your bots into config/bots.json (config/bots.example.json shows every key), then: botkeep doctor"

@@ -116,7 +116,7 @@ def _over_cap(fault: Fault, policy: Policy, past: History, now: datetime) -> Per
         return None
     earliest = sorted(today)[-policy.max_per_day] + DAY
     reason = (
-        f"it was started {len(today)} times within 24 hours, and max_per_day of {fault.value} is {policy.max_per_day}"
+        f"it was started {times(len(today))} within 24 hours, and max_per_day of {fault.value} is {policy.max_per_day}"
     )
     return Permit(False, reason, earliest, playbook=fault.value)
 
@@ -128,7 +128,7 @@ def _backing_off(fault: Fault, policy: Policy, past: History, now: datetime) -> 
         return None
     if len(streak) >= len(policy.backoff):
         reason = (
-            f"it was restarted {len(streak)} times and did not stay up; {fault.value} allows no further automatic one"
+            f"it was restarted {times(len(streak))} and did not stay up; {fault.value} allows no further automatic one"
         )
         until = (
             f"a person runs `botkeep restart NAME --override REASON`, or it stays up for {length(policy.reset_after)}"
@@ -137,5 +137,10 @@ def _backing_off(fault: Fault, policy: Policy, past: History, now: datetime) -> 
     earliest = streak[-1].at + policy.backoff[len(streak)]
     if earliest <= now:
         return None
-    reason = f"it was restarted {len(streak)} times, the last time at {clock(streak[-1].at)}: back-off"
+    reason = f"it was restarted {times(len(streak))}, last at {clock(streak[-1].at)}, and has to back off"
     return Permit(False, reason, earliest, playbook=fault.value)
+
+
+def times(count: int) -> str:
+    """once, twice, 3 times."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

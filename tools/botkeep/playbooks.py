@@ -29,7 +29,6 @@ HEAD_LIMIT = 16 << 10
 LONGEST_APART = timedelta(seconds=25)
 LONGEST_WITHIN = timedelta(seconds=35)
 """A tool call must end within 50 s: hosts cut it at 60."""
-SECTIONS = ("Look", "Decide", "Act", "Escalate")
 
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times faster; some builds lack it
 
@@ -252,7 +251,7 @@ def _read_yaml(head: str, shown: str) -> tuple[Any, Lines]:
     try:
         node = loader.get_single_node()
         lines: Lines = {}
-        _survey(node, (), lines, set(), shown)
+        _survey(node, (), 2, lines, set(), shown)
         return (loader.construct_document(node) if node is not None else None), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -266,23 +265,25 @@ def _read_yaml(head: str, shown: str) -> tuple[Any, Lines]:
         loader.dispose()
 
 
-def _survey(node: Any, loc: tuple[int | str, ...], lines: Lines, seen: set[int], shown: str) -> None:
-    """Note each value's line; refuse what YAML would take silently: aliases (a bomb needs them) and a key twice."""
-    line = node.start_mark.line + 2 if node is not None else 1
+def _survey(node: Any, loc: tuple[int | str, ...], at: int, lines: Lines, seen: set[int], shown: str) -> None:
+    """Note each value's line; refuse what YAML would take silently: aliases (a bomb needs them) and a key twice.
+
+    `at`: the line of what holds it, since an alias has the line of what it stands for.
+    """
     if id(node) in seen:
-        raise PlaybookError(f"{shown}:{line}: an alias (*name) stands for it elsewhere; write the value out")
+        raise PlaybookError(f"{shown}:{at}: {_where(loc)}is an alias (*name); write the value out")
     seen.add(id(node))
-    lines.setdefault(loc, line)
+    lines.setdefault(loc, node.start_mark.line + 2 if node is not None else 1)
     if isinstance(node, yaml.SequenceNode):
         for index, inner in enumerate(node.value):
-            _survey(inner, (*loc, index), lines, seen, shown)
+            _survey(inner, (*loc, index), lines[loc], lines, seen, shown)
     elif isinstance(node, yaml.MappingNode):
         for key, inner in node.value:
             place = (*loc, str(key.value) if isinstance(key, yaml.ScalarNode) else "?")
             if place in lines:
                 raise PlaybookError(f"{shown}:{key.start_mark.line + 2}: {_where(place)}stands twice; keep one")
             lines[place] = key.start_mark.line + 2
-            _survey(inner, place, lines, seen, shown)
+            _survey(inner, place, lines[place], lines, seen, shown)
 
 
 def _where(loc: tuple[int | str, ...]) -> str:
@@ -297,7 +298,7 @@ def _policy(values: Any, lines: Lines, fault: Fault, shown: str) -> Policy:
     if values.get("fault") != fault.value:
         line = lines.get(("fault",), 1)
         raise PlaybookError(
-            f"{shown}:{line}: fault: found {show(values.get('fault'))}; write {fault.value}, as the file"
+            f"{shown}:{line}: fault: found {show(values.get('fault'))}; write {fault.value}, the name of the file"
         )
     policy = _validate(Policy, values, (), lines, shown)
     when = _validate(WHEN[fault], values["when"], ("when",), lines, shown)

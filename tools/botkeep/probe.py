@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,8 @@ from .formats.base import open_writers
 from .model import DataVerdict, EngineError, HealthLook, Inspection, Observation, RuntimeLook
 from .profiles import PROFILES
 from .runtimes import RUNTIMES, Runtime, Target
-from .runtimes.procs import ProcessTable
+from .runtimes.base import rivals
+from .runtimes.procs import Command, ProcessTable
 
 Cursor = dict[str, Any]
 ReadCursor = Callable[[str, str], Cursor | None]
@@ -44,14 +45,18 @@ def runtime_of(bot: Bot) -> Runtime:
 def targets(fleet: Fleet) -> dict[str, Target]:
     """Every good bot as its runtime needs it, told apart from its neighbours."""
     names = Counter(bot.process_name for bot in fleet.bots if bot.process_name)
-    commands = {bot.name: tuple(getattr(bot.runtime, "command", ())) for bot in fleet.bots}
-    everything = frozenset(command for command in commands.values() if command)
-    return {
-        bot.name: _target(fleet, bot, names[bot.process_name], everything - {commands[bot.name]}) for bot in fleet.bots
-    }
+    commands = rivals(_commands(fleet))
+    return {bot.name: _target(fleet, bot, names[bot.process_name or ""], commands) for bot in fleet.bots}
 
 
-def _target(fleet: Fleet, bot: Bot, sharing: int, rivals: frozenset[tuple[str, ...]]) -> Target:
+def _commands(fleet: Fleet) -> Iterable[Command]:
+    """What the bots run that are plain processes of this machine."""
+    for bot in fleet.bots:
+        if bot.runtime is not None and bot.runtime.kind == WATCHING_RUNTIME:
+            yield Command(bot.name, tuple(bot.runtime.command), str(fleet.workspace.home / bot.runtime.cwd))
+
+
+def _target(fleet: Fleet, bot: Bot, sharing: int, commands: Mapping[str, tuple[Command, ...]]) -> Target:
     place = fleet.workspace
     return Target(
         name=bot.name,
@@ -61,7 +66,7 @@ def _target(fleet: Fleet, bot: Bot, sharing: int, rivals: frozenset[tuple[str, .
         run_dir=place.run_dir(bot.name),
         log_path=place.log_path(bot.name),
         names_are_shared=sharing > 1,
-        rivals=rivals,
+        rivals=commands,
     )
 
 

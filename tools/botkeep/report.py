@@ -7,29 +7,41 @@ rest is unknown, and said to be.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, tzinfo
+from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .config import Bot, Fleet
 from .history import APPROVAL_LASTS
+from .judge import length
 from .ledger import Entry, Kind, Ledger
-from .model import Action, Exit, Fault, History, Permit, Result, Span, Status, Verdict, parse_iso
+from .model import Action, Exit, Fault, History, Result, Span, Status, Verdict, parse_iso
 from .permits import permit
 from .playbooks import Playbooks
-from .pnl import PnlFigures
+from .pnl import UNKNOWN, CurrencyFigures, OpenPosition, PnlFigures, rounded
 from .schedule import Missed
 from .untrusted import clean, escape_markdown
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_ACTIONS = 30
 """Lines of one report. A bot that was restarted all night fills no chat."""
+MAX_POSITIONS = 5
+MAX_TIMES = 5
 MAX_SENTENCE = 400
+WORTH_SAYING = timedelta(minutes=1)
+CENTS = frozenset({"USD", "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "DAI", "EUR", "GBP", "CHF", "AUD", "CAD", UNKNOWN})
+"""Currencies with two digits after the point; of others as many as they have, up to eight."""
 NOTHING = timedelta()
+REACH_BACK = timedelta(days=1)
+"""Before the window: what began earlier, or was last seen then, reaches into it."""
 
 
 # --- uptime ------------------------------------------------------------------------------------------------------
@@ -193,3 +205,317 @@ class HealthReport:
     def stopped(self) -> tuple[BotReport, ...]:
         """Bots that are stopped on purpose."""
         return tuple(one for one in self.bots if one.status is Status.STOPPED)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a report is made of, besides the ledger. `rounds` gathers it; a bot may be missing from any mapping."""
+
+    verdicts: Sequence[Verdict]
+    histories: Mapping[str, History] = field(default_factory=dict)
+    figures: Mapping[str, PnlFigures | str] = field(default_factory=dict)
+    """Realised P&L of the window, or why it is not known."""
+    backups: Mapping[str, datetime] = field(default_factory=dict)
+    """When the newest verified backup was made."""
+    gaps: Mapping[str, timedelta] = field(default_factory=dict)
+    """How far apart two looks may be that the ledger joins into one span."""
+    missed: Sequence[Missed] = ()
+    problems: Sequence[str] = ()
+
+
+def build(
+    fleet: Fleet, playbooks: Playbooks, ledger: Ledger, facts: Facts, since: datetime, now: datetime
+) -> HealthReport:
+    """The report on [since, now). The verdicts should be of now, and recorded. Raises LedgerError."""
+    entries = ledger.entries(since=since - REACH_BACK)
+    proven = _proven(ledger)
+    verdicts = {one.bot: one for one in facts.verdicts}
+    of_bot: dict[str, list[Entry]] = {name: [] for name in verdicts}
+    for entry in entries:
+        of_bot.setdefault(entry.bot or "", []).append(entry)
+    bots = tuple(
+        _bot(fleet.get(name).bot, verdict, of_bot[name], ledger.spans(name, since - REACH_BACK), facts, since, now)
+        for name, verdict in verdicts.items()
+    )
+    return HealthReport(
+        at=now,
+        since=since,
+        bots=tuple(replace(one, proven_at=proven.get(one.bot)) for one in bots),
+        actions=tuple(_deeds(entries, since)),
+        held=tuple(_held(fleet, playbooks, facts, entries, now)),
+        missed=tuple(facts.missed),
+        problems=tuple(facts.problems),
+    )
+
+
+def _proven(ledger: Ledger) -> dict[str, datetime]:
+    """Bot -> its last restore that was made and verified."""
+    restores = ledger.entries(action=Action.RESTORE.value, kinds=[Kind.OUTCOME])
+    return {entry.bot: entry.at for entry in restores if entry.bot and entry.result == Result.DONE}
+
+
+def _bot(
+    bot: Bot | None,
+    verdict: Verdict,
+    entries: Sequence[Entry],
+    spans: Sequence[Span],
+    facts: Facts,
+    since: datetime,
+    now: datetime,
+) -> BotReport:
+    name = verdict.bot
+    seen = sorted([*spans, *_sightings(entries)], key=lambda one: (one.first, one.last))
+    exits = [*_recorded_exits(entries), *_standing_exit(spans, verdict)]
+    has_data = bot is not None and bot.data_file is not None
+    past = facts.histories.get(name, History())
+    return BotReport(
+        bot=name,
+        status=verdict.status,
+        sentence=verdict.sentence,
+        uptime=uptime(seen, since, now, exits, facts.gaps.get(name, NOTHING)),
+        fault=verdict.fault,
+        down_since=verdict.down_since,
+        restarts=tuple(one.at for one in past.restarts if since <= one.at and one.after_fault and one.ok is not False),
+        pnl=facts.figures.get(name) if has_data else None,
+        backup_at=facts.backups.get(name),
+        wants_backup=has_data,
+    )
+
+
+def _sightings(entries: Iterable[Entry]) -> Iterator[Span]:
+    """Outcomes are looks too: the bot was seen up, or proven gone, when they were written."""
+    for entry in entries:
+        if entry.kind is not Kind.OUTCOME or entry.result != Result.DONE or entry.bot is None:
+            continue
+        instance = entry.data.get("instance")
+        if entry.action == Action.STOP:
+            yield Span(entry.bot, Status.STOPPED, None, None, entry.at, entry.at)
+        elif isinstance(instance, str):
+            yield Span(entry.bot, Status.HEALTHY, None, True, entry.at, entry.at, instance)
+
+
+def _recorded_exits(entries: Iterable[Entry]) -> Iterator[Exit]:
+    """Exits that an action found, as its intent keeps them: {"exit": {"key", "at", "asked"}}."""
+    for entry in entries:
+        ended = entry.data.get("exit")
+        if isinstance(ended, dict) and ended.get("at"):
+            yield Exit(str(ended["key"]), parse_iso(str(ended["at"])), asked=bool(ended.get("asked")))
+
+
+def _standing_exit(spans: Sequence[Span], verdict: Verdict) -> Iterator[Exit]:
+    """The exit behind a verdict of now. Strictly between two looks it is the kernel's record, and not a look."""
+    for before, after in pairwise(spans):
+        gone = verdict.down_since
+        if before.up and after.up is False and gone and before.last < gone < after.first:
+            yield Exit(before.instance or "", gone)
+
+
+def _deeds(entries: Sequence[Entry], since: datetime) -> Iterator[Deed]:
+    """What was done to bots, at the time it was begun. Backups that were made are reported by their age instead."""
+    begun = {entry.id: entry.at for entry in entries if entry.kind is Kind.INTENT}
+    for entry in entries:
+        routine = entry.action == Action.BACKUP and entry.result == Result.DONE
+        if entry.kind is Kind.OUTCOME and entry.at >= since and not routine:
+            at = max(since, begun.get(entry.ref or "", entry.at))
+            yield Deed(at, entry.bot, entry.action, entry.result, entry.sentence, entry.id)
+
+
+def _held(fleet: Fleet, playbooks: Playbooks, facts: Facts, entries: Sequence[Entry], now: datetime) -> Iterator[Held]:
+    """What may not be done about standing faults, and until when or until what."""
+    asked = _open_questions(entries, now)
+    for verdict in facts.verdicts:
+        bot = fleet.get(verdict.bot).bot
+        if verdict.status is not Status.FAULTY or not verdict.fault or not verdict.confirmed or bot is None:
+            continue
+        allowed = "restore_data" in playbooks.get(verdict.fault).policy.actions
+        action = Action.RESTORE if allowed else Action.RESTART
+        past = facts.histories.get(bot.name, History())
+        answer = permit(action, verdict, playbooks, past, now, can_restart=bot.runtime is not None)
+        if not answer.allowed:
+            question = asked.get((bot.name, verdict.fault.value), "")
+            yield Held(bot.name, answer.reason, answer.earliest, answer.until, question)
+
+
+def _open_questions(entries: Iterable[Entry], now: datetime) -> dict[tuple[str, str], str]:
+    """(bot, fault) -> what a person may still approve."""
+    recent = [entry for entry in entries if now - entry.at <= APPROVAL_LASTS]
+    answered = {entry.ref for entry in recent if entry.kind is Kind.APPROVAL}
+    return {
+        (entry.bot or "", str(entry.data.get("fault", ""))): entry.id
+        for entry in recent
+        if entry.kind is Kind.ASK and entry.id not in answered
+    }
+
+
+# --- the report as text ------------------------------------------------------------------------------------------
+
+
+def render(report: HealthReport, zone: tzinfo) -> str:
+    """For people, in their zone. Whatever bots, logs and files wrote into it is text: no markup of theirs works."""
+    environment = _environment(_Times(report, zone))
+    return environment.get_template("health_report.md.j2").render(
+        report=report,
+        window=_window(report),
+        zone=_zone(report.at, zone),
+        earned=[one for one in report.bots if one.pnl is not None],
+        open=[one for one in report.bots if isinstance(one.pnl, PnlFigures) and one.pnl.positions],
+        actions=report.actions[-MAX_ACTIONS:],
+        more_actions=max(0, len(report.actions) - MAX_ACTIONS),
+        backups=[one for one in report.bots if one.wants_backup],
+    )
+
+
+def _environment(times: _Times) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=False,  # noqa: S701 - it is no HTML: `finalize` escapes every value for Markdown
+        finalize=plain,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "day": times.day,
+        "clock": times.clock,
+        "uptime": times.uptime,
+        "earned": _earned,
+        "positions": _positions,
+        "waits": times.waits,
+        "backup": times.backup,
+        "sentence": times.missed,
+        "state": times.state,
+    }
+    return environment
+
+
+_HELD_APART = {"*": "\ue000", "~": "\ue001", "_": "\ue002"}
+_EMPHASIS = re.compile(r"[*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def plain(value: object) -> object:
+    """A text on one line in which no Markdown works: emphasis and links neither. Other values are left as they are."""
+    if not isinstance(value, str):
+        return value
+    # Private-use characters stand in meanwhile: `clean` has removed any that the text had.
+    text = _EMPHASIS.sub(lambda sign: _HELD_APART[sign[0]], clean(value, MAX_SENTENCE))
+    text = escape_markdown(text).replace("://", ": //")
+    for sign, meanwhile in _HELD_APART.items():
+        text = text.replace(meanwhile, f"\\{sign}")
+    return text
+
+
+def _window(report: HealthReport) -> str:
+    """`24h`, `7d`, or the length in other words."""
+    minutes = round((report.at - report.since).total_seconds() / 60)
+    if minutes >= 2880 and minutes % 1440 == 0:
+        return f"{minutes // 1440}d"
+    return f"{minutes // 60}h" if minutes >= 60 and minutes % 60 == 0 else length(report.at - report.since)
+
+
+def _zone(at: datetime, zone: tzinfo) -> str:
+    """`Europe/Lisbon (WET)`, or what there is to say of a zone without a name."""
+    short = at.astimezone(zone).tzname() or ""
+    name = getattr(zone, "key", None) or f"UTC{at.astimezone(zone):%z}"
+    return short if name in (short, "UTC+0000") else f"{name} ({short})"
+
+
+@dataclass(frozen=True)
+class _Times:
+    """What of a report depends on the people's clock."""
+
+    report: HealthReport
+    zone: tzinfo
+
+    def day(self, at: datetime) -> str:
+        return at.astimezone(self.zone).strftime("%Y-%m-%d")
+
+    def clock(self, at: datetime) -> str:
+        """The day too where the time alone could mean two."""
+        alone = abs(at - self.report.at) <= timedelta(hours=24)
+        return at.astimezone(self.zone).strftime("%H:%M" if alone else "%m-%d %H:%M")
+
+    def uptime(self, bot: BotReport) -> str:
+        """`99.8% (1 restart at 03:15; 2.0 h unknown)`."""
+        found = bot.uptime
+        parts = [self._restarts(bot.restarts)] if bot.restarts else []
+        for what, lasted in (("stopped on purpose", found.stopped), ("unknown", found.unknown)):
+            if lasted >= WORTH_SAYING:
+                parts.append(f"{length(lasted)} {what}")
+        share = "not known" if found.percent is None else f"{_share(found.percent)}%"
+        return f"{share} ({'; '.join(parts)})" if parts else share
+
+    def _restarts(self, times: Sequence[datetime]) -> str:
+        if len(times) > MAX_TIMES:
+            return f"{len(times)} restarts, the last at {self.clock(times[-1])}"
+        return f"{len(times)} restart{'s' * (len(times) > 1)} at {', '.join(map(self.clock, times))}"
+
+    def waits(self, held: Held) -> str:
+        reason = held.reason.rstrip(".")
+        if held.earliest:
+            return f"not before {self.clock(held.earliest)}: {reason}"
+        if held.approval:
+            return f"waits for a person: botkeep approve {held.approval} ({reason})"
+        return f"waits until {held.until}: {reason}" if held.until else reason
+
+    def backup(self, bot: BotReport) -> str:
+        if bot.backup_at is None:
+            return "none yet"
+        proven = f"proven by a restore at {self.clock(bot.proven_at)}" if bot.proven_at else "no restore has proven it"
+        return f"{length(self.report.at - bot.backup_at)} old; {proven}"
+
+    def missed(self, missed: Missed) -> str:
+        return missed.sentence(self.zone)
+
+    def state(self, bot: BotReport) -> str:
+        """Fault, since when, and the verdict's own sentence."""
+        since = f" since {self.clock(bot.down_since)}" if bot.down_since else ""
+        return f"{bot.fault.value if bot.fault else bot.status.value}{since}: {bot.sentence}"
+
+
+def _share(percent: Decimal) -> str:
+    """To a tenth, rounded down: 100 says that no second of downtime was seen."""
+    return format(percent.quantize(Decimal("0.1"), ROUND_DOWN), "f").removesuffix(".0")
+
+
+def _earned(found: PnlFigures | str) -> str:
+    """`+12.40 USDT (+2.1%)`, one amount for each currency; or why there is none."""
+    if isinstance(found, str):
+        return f"not known: {found}"
+    parts = [", ".join(map(_amount, found.currencies))]
+    if found.other_fees:
+        parts.append("less fees of " + ", ".join(f"{_number(paid)} {asset}" for asset, paid in found.other_fees))
+    if found.skipped:
+        parts.append(f"{found.skipped} rows could not be read")
+    return "; ".join(parts)
+
+
+def _amount(found: CurrencyFigures) -> str:
+    currency = "(currency not named)" if found.currency == UNKNOWN else found.currency
+    share = "" if found.percent is None else f" ({_signed(found.percent, 1)}%)"
+    return f"{_signed(found.realised, 2 if found.currency in CENTS else 8)} {currency}{share}"
+
+
+def _signed(amount: Decimal, places: int) -> str:
+    """Rounded only here; what is not zero is not shown as zero."""
+    shown = rounded(amount, places) or rounded(amount)
+    whole, _, digits = format(abs(shown), "f").partition(".")
+    sign = "+" if shown > 0 else "-" if shown < 0 else ""
+    return f"{sign}{whole}.{digits.rstrip('0').ljust(min(places, 2), '0')}"
+
+
+def _number(amount: Decimal) -> str:
+    return format(rounded(amount).normalize(), "f")
+
+
+def _positions(found: PnlFigures) -> str:
+    shown = ", ".join(map(_position, found.positions[:MAX_POSITIONS]))
+    more = len(found.positions) - MAX_POSITIONS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _position(held: OpenPosition) -> str:
+    side = "short" if held.amount < 0 else "long"
+    currency = "" if held.currency == UNKNOWN else f" {held.currency}"
+    return f"{side} {_number(abs(held.amount))} {held.symbol} at {_number(held.average_price)}{currency}"

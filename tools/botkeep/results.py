@@ -15,17 +15,26 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from .fields import parse_duration
 from .ledger import Entry
-from .model import ActionReport, Cause, Diagnosis, Exit, Status, UsageError, Verdict, Wanted, iso
+from .model import ActionReport, Cause, Diagnosis, Exit, Observation, Status, UsageError, Verdict, Wanted, iso
+from .pnl import CurrencyFigures, PnlFigures, rounded
 from .untrusted import clean, fence
 
 if TYPE_CHECKING:
-    from .playbooks import Playbook
-    from .rounds import CheckReport
+    from .doctor import DoctorLine
+    from .playbooks import Playbook, Playbooks
+    from .report import BotReport, HealthReport
+    from .restore import RestorePlan
+    from .rounds import CheckReport, RoundReport
 
 MAX_BOTS = 50
 """Bots in one answer: of a fleet that is down as a whole, fifty tell as much as a thousand."""
 MAX_TEXT = 400
+MAX_NOTE = 1000
+"""Characters of a note."""
 OLDEST = timedelta(days=3660)
+PLACES = 12
+"""Digits after the point that money is given with: a satoshi has eight, a price of the smallest coins twelve."""
+MAX_SYMBOLS = 20
 
 
 def parse_since(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
@@ -65,8 +74,12 @@ def _time(at: datetime | None) -> str | None:
     return iso(at.replace(microsecond=0)).replace(".000000", "") if at else None
 
 
-def _money(amount: Decimal | None) -> str | None:
-    return None if amount is None else format(amount, "f")
+def _money(amount: Decimal | None, places: int = PLACES) -> str | None:
+    """Exact up to `places`, without zeros at the end; no exponent."""
+    if amount is None:
+        return None
+    text = format(rounded(amount, places), "f").rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
 
 
 class Document(BaseModel):
@@ -153,6 +166,65 @@ def verdict_document(verdict: Verdict) -> BotVerdict:
         down_since=_time(verdict.down_since),
         notes=[_text(one) for one in verdict.notes],
     )
+
+
+class BotStatus(Document):
+    """One bot at one look."""
+
+    bot: str
+    status: str
+    faults: list[str] = []
+    wanted: str
+    pid: int | None = None
+    up_since: str | None = None
+    memory_bytes: int | None = None
+    last_trade_at: str | None = None
+
+
+class StatusTable(Document):
+    """Every bot that was asked for, in their order. Doubtful faults are in it: nobody took a second look."""
+
+    at: str
+    bots: list[BotStatus]
+
+
+def status_document(seen: Sequence[tuple[Verdict, Observation]], now: datetime) -> StatusTable:
+    """What one look gave."""
+    return StatusTable(at=iso(now), bots=[_status(verdict, look) for verdict, look in seen])
+
+
+def _status(verdict: Verdict, look: Observation) -> BotStatus:
+    instance = next(iter(look.runtime.instances), None)
+    return BotStatus(
+        bot=verdict.bot,
+        status=verdict.status,
+        faults=[*verdict.faults],
+        wanted=verdict.wanted,
+        pid=verdict.pid,
+        up_since=_time(instance.started_at if instance else None),
+        memory_bytes=instance.rss_bytes if instance else None,
+        last_trade_at=_time(look.data.tempo.newest if look.data else None),
+    )
+
+
+class Finding(Document):
+    """What the doctor found."""
+
+    bot: str | None = None
+    level: str
+    what: str
+    mend: str | None = None
+
+
+class Findings(Document):
+    """Bot by bot, then the workspace."""
+
+    findings: list[Finding]
+
+
+def doctor_document(found: Sequence[DoctorLine]) -> Findings:
+    """All of them, those that are fine too."""
+    return Findings(findings=[Finding(bot=one.bot, level=one.level, what=one.what, mend=one.mend) for one in found])
 
 
 # --- diagnose ----------------------------------------------------------------------------------------------------
@@ -287,15 +359,275 @@ def _json(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
+class Actions(Document):
+    """Several actions, in the order of the bots."""
+
+    actions: list[ActionDocument]
+
+
+def actions_document(reports: Sequence[ActionReport]) -> Actions:
+    """All that were asked for."""
+    return Actions(actions=[action_document(one) for one in reports])
+
+
+class Task(Document):
+    """A scheduled task."""
+
+    task: str
+    scheduled: str
+
+
+class MissedTimes(Document):
+    """Scheduled times at which nothing ran."""
+
+    task: str
+    count: int
+    first: str
+    last: str
+    more: bool
+
+
+class Round(Document):
+    """One round: what was done, and how the bots are now."""
+
+    at: str
+    actions: list[ActionDocument]
+    backups: list[ActionDocument] = []
+    alerts: list[str] = []
+    bots: list[BotVerdict]
+    due: list[Task] = []
+    missed: list[MissedTimes] = []
+    report: str | None = None
+    mend: list[str] = []
+
+
+def round_document(report: RoundReport) -> Round:
+    """All of it."""
+    return Round(
+        at=iso(report.at),
+        actions=[action_document(one) for one in report.actions],
+        backups=[action_document(one) for one in report.backups],
+        alerts=[_text(one.sentence) for one in report.alerts],
+        bots=[verdict_document(one) for one in report.verdicts],
+        due=[Task(task=one.task, scheduled=iso(one.scheduled)) for one in report.due],
+        missed=[
+            MissedTimes(task=one.task, count=one.count, first=iso(one.first), last=iso(one.last), more=one.more)
+            for one in report.missed
+        ],
+        report=report.report,
+        mend=[_text(one) for one in report.problems],
+    )
+
+
 class Backups(Document):
     """What was stored and verified, bot by bot."""
 
-    stored: list[ActionDocument] = []
+    stored: list[ActionDocument]
 
 
 def backups_document(reports: Sequence[ActionReport]) -> Backups:
     """One line for each bot."""
     return Backups(stored=[action_document(one) for one in reports])
+
+
+class Restore(Document):
+    """A plan, or what came of one."""
+
+    bot: str
+    sentence: str
+
+
+# --- money -------------------------------------------------------------------------------------------------------
+
+
+class CurrencyPnl(Document):
+    """What was realised in one currency; fees are taken off already."""
+
+    currency: str
+    realised: str
+    percent: str | None = Field(None, description="Of the configured capital.")
+    fees: str
+    trades: int
+    wins: int
+    losses: int
+    win_rate: str | None = None
+    drawdown: str
+
+
+class SymbolPnl(Document):
+    """What was realised in one market."""
+
+    symbol: str
+    market: str | None = None
+    realised: str
+    currency: str
+    trades: int
+
+
+class Position(Document):
+    """What is held; negative: short."""
+
+    symbol: str
+    market: str | None = None
+    amount: str
+    average_price: str
+    currency: str
+
+
+class BotPnl(Document):
+    """One bot's result, the main currency first."""
+
+    bot: str
+    method: str = Field(description="closed: as the bot wrote it itself.")
+    currencies: list[CurrencyPnl]
+    symbols: list[SymbolPnl] = []
+    positions: list[Position] = []
+    skipped_rows: int | None = None
+    notes: list[str] = []
+
+
+class Pnl(Document):
+    """Realised P&L from the bots' own trade files. Amounts of different currencies are never added up."""
+
+    since: str | None = None
+    bots: list[BotPnl]
+    without_data: list[str] = Field([], description="Bots without a data_file.")
+
+
+def pnl_document(found: Sequence[PnlFigures], since: datetime | None, without: Sequence[str] = ()) -> Pnl:
+    """The figures of each bot that has some."""
+    return Pnl(since=_time(since), bots=[bot_pnl(one) for one in found], without_data=[*without])
+
+
+def bot_pnl(found: PnlFigures) -> BotPnl:
+    """One bot; symbols are listed where there are several."""
+    symbols = [
+        SymbolPnl(symbol=_text(one.symbol), market=_text(one.market), realised=_exact(one.realised),
+                  currency=one.currency, trades=one.trades)
+        for one in found.symbols[:MAX_SYMBOLS]
+    ]  # fmt: skip
+    positions = [
+        Position(symbol=_text(one.symbol), market=_text(one.market), amount=_exact(one.amount),
+                 average_price=_exact(one.average_price), currency=one.currency)
+        for one in found.positions[:MAX_SYMBOLS]
+    ]  # fmt: skip
+    return BotPnl(
+        bot=found.bot,
+        method=found.method,
+        currencies=[_currency(one) for one in found.currencies],
+        symbols=symbols if len(symbols) > 1 else [],
+        positions=positions,
+        skipped_rows=found.skipped or None,
+        notes=[_text(one) for one in found.notes],
+    )
+
+
+def _currency(found: CurrencyFigures) -> CurrencyPnl:
+    return CurrencyPnl(
+        currency=found.currency,
+        realised=_exact(found.realised),
+        percent=_money(found.percent, 4),
+        fees=_exact(found.fees),
+        trades=found.trades,
+        wins=found.wins,
+        losses=found.losses,
+        win_rate=_money(found.win_rate, 4),
+        drawdown=_exact(found.drawdown),
+    )
+
+
+def _exact(amount: Decimal) -> str:
+    return _money(amount) or "0"
+
+
+# --- the report --------------------------------------------------------------------------------------------------
+
+
+class BotHealth(Document):
+    """One bot in the report's window. Seconds add up to the window; unknown: nobody looked."""
+
+    bot: str
+    status: str
+    fault: str | None = None
+    uptime_percent: str | None = None
+    up_s: int
+    down_s: int
+    stopped_s: int
+    unknown_s: int
+    down_since: str | None = None
+    restarts: list[str] = []
+    pnl: list[CurrencyPnl] = []
+    pnl_unknown: str | None = None
+    backup_at: str | None = None
+
+
+class Deed(Document):
+    """One action; the text tells it."""
+
+    at: str
+    bot: str | None = None
+    action: str
+    result: str
+    entry: str
+
+
+class Held(Document):
+    """What is not done now, and until when or what."""
+
+    bot: str
+    reason: str
+    earliest: str | None = None
+    until: str | None = None
+    approval: str | None = None
+
+
+class Report(Document):
+    """The health report."""
+
+    since: str
+    at: str
+    text: str = Field(description="For people, complete.")
+    bots: list[BotHealth]
+    actions: list[Deed] = []
+    held: list[Held] = []
+
+
+def report_document(report: HealthReport, text: str) -> Report:
+    """`text`: the same, rendered."""
+    return Report(
+        since=iso(report.since),
+        at=iso(report.at),
+        text=text,
+        bots=[_health(one) for one in report.bots],
+        actions=[
+            Deed(at=iso(one.at), bot=one.bot, action=one.action, result=one.result, entry=one.entry)
+            for one in report.actions
+        ],
+        held=[
+            Held(bot=one.bot, reason=_text(one.reason), earliest=_time(one.earliest), until=_text(one.until),
+                 approval=one.approval)
+            for one in report.held
+        ],
+    )  # fmt: skip
+
+
+def _health(one: BotReport) -> BotHealth:
+    figures = one.pnl if isinstance(one.pnl, PnlFigures) else None
+    return BotHealth(
+        bot=one.bot,
+        status=one.status,
+        fault=one.fault,
+        uptime_percent=_money(one.uptime.percent, 3),
+        up_s=round(one.uptime.up.total_seconds()),
+        down_s=round(one.uptime.down.total_seconds()),
+        stopped_s=round(one.uptime.stopped.total_seconds()),
+        unknown_s=round(one.uptime.unknown.total_seconds()),
+        down_since=_time(one.down_since),
+        restarts=[iso(at) for at in one.restarts],
+        pnl=[_currency(found) for found in figures.currencies] if figures else [],
+        pnl_unknown=_text(one.pnl) if isinstance(one.pnl, str) else None,
+        backup_at=_time(one.backup_at),
+    )
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
@@ -341,8 +673,20 @@ def entry_document(entry: Entry) -> MemoryEntry:
         action=entry.action,
         by=entry.actor,
         result=entry.result or None,
-        text=_text(entry.sentence),
+        text=clean(entry.sentence, MAX_NOTE),
     )
+
+
+class Noted(Document):
+    """A note is in the journal."""
+
+    entry: str
+    at: str
+
+
+def noted_document(entry: Entry) -> Noted:
+    """The id that people and later notes can refer to."""
+    return Noted(entry=entry.id, at=iso(entry.at))
 
 
 # --- playbooks ---------------------------------------------------------------------------------------------------
@@ -370,6 +714,19 @@ def playbook_document(playbook: Playbook) -> PlaybookDocument:
     """The version in force, with lengths of time as people write them."""
     policy = _written(playbook.policy.model_dump())
     return PlaybookDocument(**policy, prose=playbook.prose, problem=_text(playbook.problem or ""))
+
+
+class PlaybookList(Document):
+    """All playbooks in force, in the order of importance."""
+
+    playbooks: list[PlaybookDocument]
+    mend: list[str] = []
+
+
+def playbooks_document(books: Playbooks) -> PlaybookList:
+    """The twelve, and what is wrong with their files."""
+    mend = [_text(one) for one in books.problems]
+    return PlaybookList(playbooks=[playbook_document(one) for one in books], mend=mend)
 
 
 def _written(value: Any) -> Any:

@@ -5,13 +5,14 @@ Server, command and demo open a `Desk` and call it; nothing else drives the room
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
-import time
 
 from . import act, alerts, backups, diagnose, probe
 from . import history as past
@@ -25,24 +26,24 @@ from .model import (
     ActionReport,
     Actor,
     BotkeepError,
+    ConfigError,
     Diagnosis,
-    Evidence,
     Fault,
     History,
     LedgerError,
-    Observation,
     Result,
     Status,
     UsageError,
     Verdict,
+    iso,
+    parse_iso,
     utc_now,
 )
 from .playbooks import Playbook, Playbooks, load_playbooks
 from .pnl import PnlFigures, figures
 from .profiles import PROFILES
 from .restore import RestorePlan, plan
-from .runtimes.procs import ProcessTable
-from .schedule import Task, due as due_tasks, load_schedule
+from .schedule import Due, Missed, due, load_schedule, people_zone
 from .untrusted import clean
 from .workspace import Workspace
 
@@ -71,15 +72,6 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
-class DueTask:
-    """A scheduled task that ran now; `missed`: earlier times at which nothing ran."""
-
-    task: str
-    scheduled: datetime
-    missed: int = 0
-
-
-@dataclass(frozen=True)
 class RoundReport:
     """One round: the verdicts after acting, what was done, and which tasks were due."""
 
@@ -87,14 +79,20 @@ class RoundReport:
     verdicts: tuple[Verdict, ...]
     actions: tuple[ActionReport, ...] = ()
     alerts: tuple[alerts.Alert, ...] = ()
-    due: tuple[DueTask, ...] = ()
+    due: tuple[Due, ...] = ()
+    """The scheduled tasks that were due and ran in this round."""
+    missed: tuple[Missed, ...] = ()
+    """Times of the schedule at which nothing ran."""
+    backups: tuple[ActionReport, ...] = ()
+    report: str = ""
+    """The morning report, if it was due."""
     problems: tuple[str, ...] = ()
 
     @property
     def fine(self) -> bool:
         """Every bot is healthy or stopped on purpose, and nothing failed."""
         good = all(one.status in (Status.HEALTHY, Status.STOPPED) for one in self.verdicts)
-        return good and not any(one.result is Result.FAILED for one in self.actions)
+        return good and not any(one.result is Result.FAILED for one in (*self.actions, *self.backups))
 
 
 @dataclass
@@ -132,7 +130,7 @@ class Desk:
         )
 
     def check(self, names: Sequence[str] | None = None, *, confirm: bool = True) -> CheckReport:
-        """Look, decide, record; `confirm`: suspect evidence takes its second look here. Raises UsageError for a name."""
+        """Look, decide, record; `confirm`: suspect evidence takes its second look here. Raises UsageError."""
         bench = self.bench()
         asked = _asked(bench.fleet, names)
         self._reconcile(bench, asked)
@@ -147,12 +145,13 @@ class Desk:
         target = probe.targets(bench.fleet)[name]
         since = self.clock() - timedelta(days=2)
         return diagnose.explain(
-            bot,
+            name,
             seen.observation,
-            path=probe.log_file(bot, target),
+            profile=PROFILES[bot.profile or "plain"],
+            log=probe.log_file(bot, target),
+            now=self.clock(),
             entries=self.ledger.entries(bot=name, since=since),
             config_file=self.workspace.bots_file,
-            now=self.clock(),
         )
 
     def playbook(self, fault: str) -> Playbook:
@@ -171,7 +170,7 @@ class Desk:
         return list(reversed(found))
 
     def pnl(self, names: Sequence[str] | None, since: datetime | None, method: str = "fifo") -> list[PnlFigures]:
-        """Realised P&L of each bot that has a data file, exact. Bots without one, or whose file cannot be read, say so."""
+        """Realised P&L, exact, of each bot that has a data file. Raises UsageError for an unknown bot."""
         bench = self.bench()
         found = []
         for name in _asked(bench.fleet, names):
@@ -279,12 +278,36 @@ class Desk:
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             actions = tuple(report for report in pool.map(lambda one: self._act_on(bench, one), jobs) if report)
         told = tuple(self._tell(bench, verdicts, actions))
-        tasks = self._run_due()
         if any(one.ok for one in actions):
             touched = [one.bot for one in actions]
             verdicts = _merged(verdicts, self._verdicts(bench, touched, confirm=False))
+        found, missed = self._due(bench)
+        kept, text = self._run([one.task for one in found])
         problems = (*self._problems(bench), *self.journal.sync(self.clock()))
-        return RoundReport(self.clock(), _unhealthy_first(verdicts), actions, told, tasks, problems)
+        return RoundReport(
+            self.clock(), _unhealthy_first(verdicts), actions, told, found, missed, tuple(kept), text, problems
+        )
+
+    def _due(self, bench: act.Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...]]:
+        """What the schedule wants now. A broken schedule is a problem of the round, not its end."""
+        ran = bench.cursor("", "schedule") or {}
+        now, zone = self.clock(), people_zone(bench.fleet.timezone, os.environ)
+        try:
+            tasks = load_schedule(self.workspace)
+        except ConfigError as error:
+            bench.troubles.append(str(error))
+            return (), ()
+        found, missed = due(tasks, {task: parse_iso(at) for task, at in ran.items()}, now, zone)
+        with suppress(LedgerError):  # then they are due again at the next round
+            self.ledger.set_cursor("", "schedule", {**ran, **{one.task: iso(now) for one in found}})
+        return found, missed
+
+    def _run(self, tasks: Sequence[str]) -> tuple[list[ActionReport], str]:
+        """Backups and the report, where they are due; the health check is the round itself."""
+        kept: list[ActionReport] = []
+        if "bot_backup" in tasks and any(bot.data_file for bot in load_fleet(self.workspace).bots):
+            kept = self.back_up()
+        return kept, self.report_text(self.clock() - timedelta(hours=24)) if "bot_morning_report" in tasks else ""
 
     def _act_on(self, bench: act.Bench, verdict: Verdict) -> ActionReport | None:
         """One bot's action. A failure of one bot is that bot's report; the others go on."""
@@ -319,9 +342,6 @@ class Desk:
                     self._record(Kind.ALERT, Action.ALERT, alert.sentence, bot=alert.bot, data=data)
                     yield alert
 
-    def _run_due(self) -> tuple[DueTask, ...]:
-        return ()
-
     # ------------------------------------------------------------------------------------------------ inside
 
     def _reconcile(self, bench: act.Bench, names: Iterable[str]) -> None:
@@ -353,7 +373,8 @@ class Desk:
 
     def _remember(self, bench: act.Bench, seen: dict[str, probe.Seen], verdicts: Sequence[Verdict]) -> None:
         """Cursors and spans, in one transaction each. A full disk costs the memory of this look, not the look."""
-        gaps = {bot.name: max(SHORTEST_GAP, UNSEEN_AFTER * timedelta(seconds=bot.check_interval)) for bot in bench.fleet.bots}
+        interval = {bot.name: UNSEEN_AFTER * timedelta(seconds=bot.check_interval) for bot in bench.fleet.bots}
+        gaps = {name: max(SHORTEST_GAP, length) for name, length in interval.items()}
         looks = [
             Seen(one.bot, one.status, one.fault, one.up, one.instance, one.at, gaps.get(one.bot, SHORTEST_GAP))
             for one in verdicts

@@ -105,7 +105,7 @@ def _task(entry: Any, where: str) -> Task:
         if key not in ("schedule", "task"):
             raise ConfigError(f"{where}: there is no key {show(key)}; {closest(key, ('schedule', 'task'))}")
     name = entry.get("task")
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise ConfigError(f"{where}.task: found {show(name)}; {closest(name if isinstance(name, str) else '', TASKS)}")
     return Task(name, _cron(entry.get("schedule"), f"{where}.schedule"))
 
@@ -326,7 +326,10 @@ def _codex(tasks: Iterable[Task], home: Path, command: str) -> str:
 
 
 def _openclaw(tasks: Iterable[Task], home: Path, command: str, timezone: str | None) -> str:
-    lines = ["# OpenClaw (to have the answers sent, add for example: --announce --channel telegram --to CHAT)", f"openclaw mcp set botkeep {shlex.quote(json.dumps(_server(home, command)))}"]
+    lines = [
+        "# OpenClaw (to have the answers sent, add for example: --announce --channel telegram --to CHAT)",
+        f"openclaw mcp set botkeep {shlex.quote(json.dumps(_server(home, command)))}",
+    ]
     zone = f" --tz {shlex.quote(timezone)}" if timezone else ""
     for task in tasks:
         wake = WAKES[task.name]
@@ -334,7 +337,7 @@ def _openclaw(tasks: Iterable[Task], home: Path, command: str, timezone: str | N
         quiet = task.name == "bot_health_check"
         prompt = f"{wake.prompt} Reply NO_REPLY when all is well." if quiet else wake.prompt
         lines.append(
-            f"openclaw cron add --name {task.name} --declaration-key botkeep:{task.name} "
+            f"openclaw cron add --name {task.name} --declaration-key=botkeep:{task.name} "
             f"--cron {shlex.quote(task.schedule)}{zone} --exact --session isolated --light-context "
             f"--tools {shlex.quote(tools)} --timeout-seconds 240 --message {shlex.quote(prompt)}"
         )

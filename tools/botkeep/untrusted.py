@@ -190,7 +190,7 @@ def register_secrets(values: Iterable[str]) -> None:
     global _known
     known = {anchor: set(forms) for anchor, forms in _known.items()}
     for value in values:
-        for form in _forms(value.strip()):
+        for form in _forms(value) | _forms(value.strip()):
             known.setdefault(form[:SHORTEST_SECRET], set()).add(form)
     _known = {anchor: tuple(forms) for anchor, forms in known.items()}
 

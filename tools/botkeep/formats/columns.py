@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from functools import lru_cache
+from sys import intern
 
 from ..model import BotkeepError, ClosedTrade, Fill
 from .base import FormatOptions, TradeTable
@@ -21,7 +22,9 @@ ROLES: dict[str, tuple[str, ...]] = {
     "symbol": ("symbol", "pair", "trading_pair", "instrument", "ticker", "product_id", "coin", "market"),
     "market": ("exchange", "market", "venue", "connector"),
     "side": ("side", "trade_type", "direction", "action", "order_side", "buy_sell"),
-    "price": ("fill_price", "avg_price", "average_price", "executed_price", "exec_price", "trade_price", "price", "rate"),
+    "price": (
+        "fill_price", "avg_price", "average_price", "executed_price", "exec_price", "trade_price", "price", "rate",
+    ),
     "amount": (
         "filled_qty", "executed_qty", "filled_amount", "executed_amount", "filled", "qty", "quantity", "amount", "size",
         "base_amount", "volume",
@@ -65,7 +68,9 @@ _ISO = re.compile(
 _EPOCH = re.compile(r"(\d{9,19})(\.\d{1,9})?", re.ASCII)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
-_BUYS = frozenset({"buy", "b", "bid", "long", "enter_long", "open_long", "exit_short", "close_short", "buy_to_cover", "cover"})
+_BUYS = frozenset(
+    {"buy", "b", "bid", "long", "enter_long", "open_long", "exit_short", "close_short", "buy_to_cover", "cover"}
+)
 _SELLS = frozenset({"sell", "s", "ask", "short", "enter_short", "open_short", "exit_long", "close_long", "sell_short"})
 _NOT_FILLED = frozenset({"canceled", "cancelled", "rejected", "expired", "new", "open", "pending", "failed"})
 
@@ -126,12 +131,14 @@ def zone_of(name: str) -> tzinfo:
         raise BotkeepError(f"The time zone {name!r} is not known here. Write one as in Europe/Berlin.") from error
 
 
+@lru_cache(maxsize=1024)
 def side_of(text: str) -> str | None:
     """`buy` or `sell`, or None."""
     word = text.strip().rpartition(".")[2].lower().replace(" ", "_").replace("-", "_")
     return "buy" if word in _BUYS else "sell" if word in _SELLS else None
 
 
+@lru_cache(maxsize=1024)
 def split_symbol(symbol: str) -> tuple[str, str]:
     """(base, quote) of `BTC/USDT`, `BTC-USDT`, `BTC_USDT`, `BTC/USDT:USDT` or `BTCUSDT`; quote empty if not said."""
     text = symbol.strip().upper().partition(":")[0]
@@ -198,7 +205,7 @@ def roles_by_shape(rows: Sequence[Sequence[str]], zone: tzinfo = UTC) -> dict[st
         return {}
     cells = list(zip(*rows, strict=False))
     times = _times(cells, zone)
-    symbols = _columns(cells, lambda cell: re.fullmatch(r"[A-Z0-9]{2,12}[/_-]?[A-Z]{3,6}", cell) and split_symbol(cell)[1])
+    symbols = _columns(cells, _quote_of_symbol)
     sides = _columns(cells, side_of)
     numbers = [column for column in _columns(cells, number) if column not in times]
     roles: dict[str, int] = {}
@@ -219,7 +226,12 @@ def _times(cells: Sequence[Sequence[str]], zone: tzinfo) -> list[int]:
 
 
 def _columns(cells: Sequence[Sequence[str]], test: Callable[[str], object]) -> list[int]:
-    return [column for column, found in enumerate(cells) if all(test(cell) is not None and test(cell) for cell in found)]
+    """Columns in which every cell passes: the test gives neither None nor an empty text."""
+    return [column for column, found in enumerate(cells) if all(test(cell) not in (None, "") for cell in found)]
+
+
+def _quote_of_symbol(cell: str) -> str:
+    return split_symbol(cell)[1] if re.fullmatch(r"[A-Z0-9]{2,12}[/_-]?[A-Z]{3,6}", cell) else ""
 
 
 def _money_by_shape(cells: Sequence[Sequence[str]], numbers: list[int], roles: Mapping[str, int]) -> dict[str, int]:
@@ -281,6 +293,7 @@ class Trades:
         self._fills: list[Fill] = []
         self._closed: list[ClosedTrade] = []
         self._problems: dict[str, list[int]] = {}
+        self._said: list[str] = []
         self._skipped = 0
         self._open = self._unfilled = 0
         self._require(what)
@@ -289,8 +302,8 @@ class Trades:
         wrong = [role for role, name in self._options.columns.items() if _chosen(name, self._names) is None]
         if wrong:
             raise BotkeepError(
-                f"{what}: data_format.columns.{wrong[0]} names {self._options.columns[wrong[0]]!r}, and there is no such "
-                f"column. The file has: {', '.join(self._names[:30])}."
+                f"{what}: data_format.columns.{wrong[0]} names {self._options.columns[wrong[0]]!r}, and there is no "
+                f"such column. The file has: {', '.join(self._names[:30])}."
             )
         needed = ("time",) if self.closing else ("time", "symbol", "side", "price", "amount")
         missing = [role for role in needed if role not in self._roles]
@@ -301,13 +314,13 @@ class Trades:
                 f"of the result as pnl. The file has: {', '.join(self._names[:30])}."
             )
 
-    def add(self, row: int, cells: Sequence[str]) -> None:
-        """One sound row."""
+    def add(self, row: int, cells: Sequence[str], at: float | None) -> None:
+        """One sound row, with its time in epoch seconds where that was read already."""
         try:
             if self.closing:
-                self._add_closed(cells)
+                self._add_closed(cells, at)
             else:
-                self._add_fill(cells)
+                self._add_fill(cells, at)
         except _NotATradeError as why:
             self.skip(row, str(why))
 
@@ -316,13 +329,17 @@ class Trades:
         self._skipped += 1
         self._problems.setdefault(why, []).append(row)
 
+    def note(self, text: str) -> None:
+        """Something to know about the figures."""
+        self._said.append(text)
+
     def table(self) -> TradeTable:
         """What was read."""
-        kind = "closed" if self.closing else "fills"
-        return TradeTable(kind, tuple(self._fills), tuple(self._closed), self._skipped, tuple(self._notes()))
+        fills, closed, notes = tuple(self._fills), tuple(self._closed), tuple(self._notes())
+        return TradeTable("closed" if self.closing else "fills", fills, closed, self._skipped, notes)
 
     def _notes(self) -> list[str]:
-        notes = [f"{_rows(rows)} could not be read: {why}" for why, rows in self._problems.items()]
+        notes = [f"{_rows(rows)} could not be read: {why}" for why, rows in self._problems.items()] + self._said
         if self._open:
             notes.append(f"{self._open} open trades have no result yet and are not counted")
         if self._unfilled:
@@ -344,7 +361,9 @@ class Trades:
             raise _NotATradeError(f"the {role} is not a number" if text else f"the {role} is missing")
         return found
 
-    def _time(self, cells: Sequence[str]) -> datetime:
+    def _time(self, cells: Sequence[str], stamp: float | None) -> datetime:
+        if stamp is not None:
+            return datetime.fromtimestamp(stamp, UTC)
         at = moment(self._cell("time", cells), self._zone)
         if at is None:
             raise _NotATradeError("the time is not one")
@@ -354,15 +373,15 @@ class Trades:
         named = self._cell("quote", cells).upper() or split_symbol(self._cell("symbol", cells))[1]
         return named or self._options.quote.upper()
 
-    def _add_closed(self, cells: Sequence[str]) -> None:
+    def _add_closed(self, cells: Sequence[str], at: float | None) -> None:
         if not self._cell("pnl", cells) or self._cell("status", cells).lower() in _NOT_FILLED:
             self._open += 1
             return
         fee = self._amount("fee", cells) if self._cell("fee", cells) else Decimal(0)
         self._closed.append(
             ClosedTrade(
-                at=self._time(cells),
-                symbol=self._cell("symbol", cells),
+                at=self._time(cells, at),
+                symbol=intern(self._cell("symbol", cells)),
                 pnl=self._amount("pnl", cells),
                 currency=self._pnl_currency() or self._quote(cells),
                 fee=fee,
@@ -374,7 +393,7 @@ class Trades:
         last = plain_name(self._names[self._roles["pnl"]]).rpartition("_")[2].upper()
         return last if last in QUOTES else ""
 
-    def _add_fill(self, cells: Sequence[str]) -> None:
+    def _add_fill(self, cells: Sequence[str], at: float | None) -> None:
         if self._cell("status", cells).lower() in _NOT_FILLED:
             self._unfilled += 1
             return
@@ -385,8 +404,8 @@ class Trades:
         fee, fee_currency = self._fee(cells, quote)
         self._fills.append(
             Fill(
-                at=self._time(cells),
-                symbol=self._cell("symbol", cells),
+                at=self._time(cells, at),
+                symbol=intern(self._cell("symbol", cells)),
                 side=side,
                 price=self._amount("price", cells),
                 amount=abs(self._amount("amount", cells)),
@@ -394,7 +413,7 @@ class Trades:
                 fee_currency=fee_currency,
                 id=self._cell("id", cells),
                 order_id=self._cell("order_id", cells),
-                market=self._cell("market", cells),
+                market=intern(self._cell("market", cells)),
                 quote=quote,
             )
         )
@@ -404,7 +423,7 @@ class Trades:
             return self._amount("fee_quote", cells), quote
         if not self._cell("fee", cells):
             return Decimal(0), quote
-        return self._amount("fee", cells), self._cell("fee_currency", cells).upper() or quote
+        return self._amount("fee", cells), intern(self._cell("fee_currency", cells).upper()) or quote
 
 
 class _NotATradeError(Exception):

@@ -277,7 +277,7 @@ class _Merge:
         odd = sum(1 for *_, flaw in reader.scan(source, start, source.size) if flaw is not None and _is_odd(flaw))
         scan = reader.scan(source, start, source.size)
         row = 0
-        for row, (offset, raw, _, flaw) in enumerate(scan, start=1):  # noqa: B007
+        for row, (offset, raw, _, flaw) in enumerate(scan, start=1):
             if flaw is None or (flaw.sound and (flaw.rule == "C6" or odd >= OWN_WAY)):
                 self._sound += 1
                 yield row, raw, offset
@@ -311,8 +311,7 @@ def _is_odd(flaw: Flaw) -> bool:
 
 def _begins_with(source: Source, good: Source) -> bool:
     return source.size >= good.size and all(
-        ours == theirs
-        for ours, theirs in zip(source.chunks(0, good.size), good.chunks(0, good.size), strict=True)
+        ours == theirs for ours, theirs in zip(source.chunks(0, good.size), good.chunks(0, good.size), strict=True)
     )
 
 
@@ -325,7 +324,8 @@ class _Known:
         self._rows: Counter[bytes] = Counter()
         self._last: float | None = None
         count = 0
-        for count, (_, raw, at, _) in enumerate(reader.scan(good, reader.body, good.size), start=1):  # noqa: B007
+        for _, raw, at, _ in reader.scan(good, reader.body, good.size):
+            count += 1
             self._keys.add(reader.key(raw))
             self._rows[hashlib.blake2b(raw.rstrip(b"\r"), digest_size=16).digest()] += 1
             if at is not None:

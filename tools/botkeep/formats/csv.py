@@ -42,11 +42,14 @@ def _trades(source: Source, path: Path, options: FormatOptions) -> TradeTable:
         return TradeTable("fills", notes=("the file has no rows yet",))
     layout = reader.layout
     found = Trades(layout.names, layout.roles, options, path.name, delimited.comma(layout.delimiter))
-    for row, (_, raw, _, flaw) in enumerate(reader.scan(source, reader.body, source.size), start=1):
+    scan = reader.scan(source, reader.body, source.size)
+    for row, (_, raw, at, flaw) in enumerate(scan, start=1):
         if flaw is None or flaw.sound:
-            found.add(row, reader.cells(raw))
+            found.add(row, reader.cells(raw), at)
         else:
             found.skip(row, flaw.text.rstrip("."))
+    if scan.tail:
+        found.note("the bytes behind its last line end are no whole row and are not counted")
     return found.table()
 
 

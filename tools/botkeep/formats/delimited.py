@@ -129,7 +129,8 @@ class _Learner:
             raise StrangeError("C4", f"Its rows have {len(names)} columns; more than {MOST_COLUMNS} are not read.")
         rows = [row for row in rows if len(row) == len(names)]
         roles = self._roles(names, rows, header)
-        numbers = tuple(column for column in _number_columns(roles, rows, header) if self._holds_numbers(column, rows, roles))
+        known = _number_columns(roles, rows, header)
+        numbers = tuple(column for column in known if self._holds_numbers(column, rows, roles))
         return Layout(
             delimiter=self._delimiter,
             names=names,
@@ -259,7 +260,7 @@ class Reader:
 
     @cached_property
     def plain(self) -> Callable[[bytes], re.Match[bytes] | None]:
-        """Matches a line that is a sound record without anything unusual in it. Linear: no cell reaches into the next."""
+        """Matches a line that is a sound record with nothing unusual in it. Linear: no cell reaches into the next."""
         gap = b" ?" if self.layout.spaced else b""
         mark = self.layout.delimiter.encode()
         cells = [gap + self._cell_pattern(column, mark) for column in range(self.layout.width)]
@@ -279,8 +280,8 @@ class Reader:
 
     @property
     def typed(self) -> bool:
-        """Whether a line can be known for a record by itself."""
-        return self.layout.time is not None or bool(self.layout.numbers)
+        """Whether it is a table of trades as far as one can see, so that a line can be known for a record by itself."""
+        return bool(self.layout.numbers) or (self.layout.time is not None and self.layout.header != "")
 
     def stamp(self, found: re.Match[bytes]) -> float | None:
         """Epoch seconds of a record that `plain` matched; None: it has none. Raises ValueError for a 31 February."""

@@ -134,12 +134,10 @@ def moved_to(path: Path, old: dict[str, Any]) -> Path | None:
 
 def _siblings(path: Path) -> list[Path]:
     """Regular files beside `path` with its stem, the newest first."""
-    found: list[tuple[int, Path]] = []
     try:
         with os.scandir(path.parent) as entries:
-            for entry in entries:
-                if entry.name.startswith(path.stem) and entry.name != path.name and entry.is_file():
-                    found.append((entry.stat().st_mtime_ns, Path(entry.path)))
+            near = [entry for entry in entries if entry.name.startswith(path.stem) and entry.name != path.name]
+            found = [(entry.stat().st_mtime_ns, Path(entry.path)) for entry in near if entry.is_file()]
     except OSError:
         return []
     return [sibling for _, sibling in sorted(found, reverse=True)[:SIBLINGS]]

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ OWN_WAY = 3
 """Rows with odd columns from which on this is how the bot writes, and no damage: a restore would drop good trades."""
 PERSISTS = timedelta(seconds=30)
 YOUNG = timedelta(seconds=5)
-PAUSES = (0.0, 0.02, 0.05, 0.1)
+PAUSES = (0.02, 0.05, 0.1, 0.0)
 VERSION = 1
 PAGE = 4096
 _START = datetime(1970, 1, 1, tzinfo=UTC)
@@ -132,7 +133,7 @@ class State:
     def tempo(self) -> Tempo:
         """How often the bot trades. Rows need not be in order: exchanges report in batches."""
         times = sorted(self.recent)
-        gaps = tuple(round(later - at, 3) for at, later in zip(times, times[1:], strict=False))[-200:]
+        gaps = tuple(round(later - at, 3) for at, later in pairwise(times))[-200:]
         newest = datetime.fromtimestamp(times[-1], UTC) if times else None
         return Tempo(newest, gaps, tuple(sorted(self.hours.items())), tuple(self.recent))
 
@@ -148,21 +149,16 @@ class State:
             "v": VERSION,
             "options": options,
             "layout": self.reader.as_json() if self.reader else None,
-            "to": self.to,
-            "head": self.head,
-            "anchor": self.anchor,
-            "records": self.records,
-            "bad": self.bad,
-            "odd": self.odd,
+            **{name: getattr(self, name) for name in _PLAIN},
             "damages": [asdict(damage) for damage in self.damages],
             "recent": list(self.recent),
             "hours": [list(pair) for pair in sorted(self.hours.items())],
             "before": asdict(self.before) if self.before else None,
-            "sampled": self.sampled,
-            "file": self.file,
-            "note": self.note,
             "more": more,
         }
+
+
+_PLAIN = ("to", "head", "anchor", "records", "bad", "odd", "sampled", "file", "note")
 
 
 def _state_from(cursor: Mapping[str, Any] | None, kind: Kind, options: FormatOptions) -> State | None:
@@ -176,7 +172,7 @@ def _state_from(cursor: Mapping[str, Any] | None, kind: Kind, options: FormatOpt
             recent=deque(cursor["recent"], maxlen=500),
             hours={int(hour): int(count) for hour, count in cursor["hours"]},
             before=Before(**cursor["before"]) if cursor["before"] else None,
-            **{name: cursor[name] for name in ("to", "head", "anchor", "records", "bad", "odd", "sampled", "file", "note")},
+            **{name: cursor[name] for name in _PLAIN},
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -192,22 +188,26 @@ def inspect(
 ) -> Inspection:
     """A format's `inspect`, for a kind of record files."""
     known = _state_from(cursor, kind, options)
-    seen: Inspection | None = None
     try:
         for pause in PAUSES:
-            time.sleep(pause)
-            with regular(path) as source:
-                look = _Look(kind, path, source, options, known, writing, now)
-                seen = look.inspection()
-            if look.settled:
+            seen, settled = _look(kind, path, options, known, writing, now)
+            if settled:
                 break
+            time.sleep(pause)
     except FileNotFoundError:
         return _missing(path, known, cursor, writing)
     except OSError as error:
         text = f"It cannot be read: {error.strerror or error}."
         return Inspection(DataVerdict.UNREADABLE, (Finding("C15", text, False),), cursor=cursor or {})
-    assert seen is not None
     return seen
+
+
+def _look(
+    kind: Kind, path: Path, options: FormatOptions, known: State | None, writing: bool, now: datetime
+) -> tuple[Inspection, bool]:
+    with regular(path) as source:
+        look = _Look(kind, path, source, options, known, writing, now)
+        return look.inspection(), look.settled
 
 
 def _missing(path: Path, known: State | None, cursor: dict[str, Any] | None, writing: bool) -> Inspection:
@@ -218,14 +218,6 @@ def _missing(path: Path, known: State | None, cursor: dict[str, Any] | None, wri
         where = f"; its bytes are in {moved.name} beside it" if moved else ""
         findings = (Finding("C14", f"It is gone; {missed.rows} rows were in it{where}.", not writing),)
     return Inspection(DataVerdict.MISSING, findings, cursor=cursor or {})
-
-
-@dataclass
-class _Found:
-    """One thing to say. `damage`: it speaks for a restore."""
-
-    finding: Finding
-    damage: bool = True
 
 
 class _Look:
@@ -249,7 +241,9 @@ class _Look:
         self._steady = False
         """The same content as at the last inspection, perhaps with more behind it."""
         self._replaced = False
-        self._found: list[_Found] = []
+        self._unreadable = False
+        self._damages: list[Finding] = []
+        self._notes: list[Finding] = []
 
     def inspection(self) -> Inspection:
         """Read and judge."""
@@ -280,51 +274,51 @@ class _Look:
 
     def _read(self, state: State, start: int) -> int:
         """Read what is new into `state`; returns where it began."""
-        if state.reader is None or state.reader.sample < ENOUGH:
-            state.reader = self._kind.learn(self._source, self._options) or state.reader
-        if state.reader is None:
+        reader = state.reader
+        if reader is None or reader.sample < ENOUGH:
+            reader = self._kind.learn(self._source, self._options) or reader
+        if reader is None:
             self._no_line_yet(state)
             return start
-        start = max(start, state.reader.body)
+        state.reader = reader
+        start = max(start, reader.body)
         if self._source.size - start > CAP:
-            return self._read_ends(state, start)
+            self._read_ends(state, reader, start)
+        else:
+            self._read_new(state, reader, start)
+        if state.to != start or not state.head:
+            found = files.marks(self._source, state.to)
+            state.head, state.anchor = found["head"], found["anchor"]
+        return start
+
+    def _read_new(self, state: State, reader: Reader, start: int) -> None:
         fresh = len(state.damages)
         stop = min(self._source.size, start + BUDGET)
-        scan = state.reader.scan(self._source, start, stop)
+        scan = reader.scan(self._source, start, stop)
         state.take(scan, self._now)
         self._settle(scan, state.damages[fresh:])
         at_end = stop == self._source.size
         if at_end or scan.end == start:
-            self._judge_tail(state, scan, stuck=not at_end)
+            self._judge_tail(state, reader, scan, stuck=not at_end)
         else:
             self._more = True
-        self._mark(state, start)
-        return start
 
-    def _read_ends(self, state: State, start: int) -> int:
+    def _read_ends(self, state: State, reader: Reader, start: int) -> None:
         """A file too large to read: its first and its last mebibyte."""
-        assert state.reader is not None
         state.sampled = True
         size = self._source.size
-        scan = state.reader.scan(self._source, start, start + SAMPLE)
-        state.take(scan, self._now)
-        if scan.hole is not None:
-            self._judge_tail(state, scan, stuck=False)
-        scan = state.reader.scan(self._source, self._line_after(size - SAMPLE), size)
-        state.take(scan, self._now)
-        self._settle(scan, state.damages)
-        self._judge_tail(state, scan, stuck=False)
-        self._mark(state, start)
-        return start
+        first = reader.scan(self._source, start, start + SAMPLE)
+        state.take(first, self._now)
+        if first.hole is not None:
+            self._judge_tail(state, reader, first, stuck=False)
+        last = reader.scan(self._source, self._line_after(size - SAMPLE), size)
+        state.take(last, self._now)
+        self._settle(last, state.damages)
+        self._judge_tail(state, reader, last, stuck=False)
 
     def _line_after(self, offset: int) -> int:
         end = self._source.read(offset, HEAD).find(b"\n")
         return offset + end + 1
-
-    def _mark(self, state: State, start: int) -> None:
-        if state.to != start or not state.head:
-            found = files.marks(self._source, state.to)
-            state.head, state.anchor = found["head"], found["anchor"]
 
     def _settle(self, scan: Scan, damages: Iterable[Damage]) -> None:
         """What we read has to be what is there: a row cut together from two versions of a file is nobody's damage."""
@@ -332,50 +326,57 @@ class _Look:
 
     # --- what is wrong ---
 
-    def _add(self, rule: str, text: str, certain: bool, *, offset: int | None, row: int | None = None, damage: bool = True) -> None:
-        self._found.append(_Found(Finding(rule, text, certain, row, offset), damage))
+    def _damage(self, rule: str, text: str, certain: bool, offset: int | None, row: int | None = None) -> None:
+        self._damages.append(Finding(rule, text, certain, row, offset))
+
+    def _note(self, rule: str, text: str, offset: int | None, row: int | None = None) -> None:
+        self._notes.append(Finding(rule, text, False, row, offset))
 
     def _no_line_yet(self, state: State) -> None:
-        size = self._source.size
-        if size == 0 and not state.before:
-            self._add("C10", "It is empty, and no row was ever seen in it.", False, offset=0, damage=False)
-        elif size:
-            data = self._source.read(0, 200)
-            self._add("C1", f"Not one whole line is in it: {evidence(data)}.", False, offset=0, damage=not self._writing)
+        if self._source.size == 0:
+            if not state.before:
+                self._note("C10", "It is empty, and no row was ever seen in it.", 0)
+            return
+        text = f"Not one whole line is in it: {evidence(self._source.read(0, 200))}."
+        if self._writing:
+            self._note("C1", text, 0)
+        else:
+            self._damage("C1", text, False, 0)
 
-    def _judge_tail(self, state: State, scan: Scan, stuck: bool) -> None:
+    def _judge_tail(self, state: State, reader: Reader, scan: Scan, stuck: bool) -> None:
         """What stands behind the last whole record."""
         if not scan.tail:
             return
         row, left = state.records + 1 if not state.sampled else None, self._source.size - scan.end
         if scan.hole is not None:
             text = f"NUL bytes stand in its last {left} bytes: {evidence(self._source.read(scan.hole, 40))}."
-            self._add("C2", text, not self._writing, offset=scan.hole, row=row)
+            self._damage("C2", text, not self._writing, scan.hole, row)
         elif stuck or left > HEAD:
             text = f"Its last line has {left} bytes and no end: {evidence(scan.tail)}."
-            self._add("C4", text, not self._writing, offset=scan.end, row=row)
+            self._damage("C4", text, not self._writing, scan.end, row)
+        elif self._writing:
+            self._note("C1", f"Its last row is not finished yet: {evidence(scan.tail)}.", scan.end, row)
         else:
-            self._torn(state, scan, row)
+            self._torn(reader, scan, row)
 
-    def _torn(self, state: State, scan: Scan, row: int | None) -> None:
-        assert state.reader is not None
-        seems_whole = self._source.size % PAGE != 0 and state.reader.flaw(scan.tail)[0] is None
+    def _torn(self, reader: Reader, scan: Scan, row: int | None) -> None:
+        """A killed writer tears its file at a page boundary; elsewhere an editor may have left out the line end."""
+        seems_whole = self._source.size % PAGE != 0 and reader.flaw(scan.tail)[0] is None
         why = "has no line end, so it may be cut" if seems_whole else "is cut off"
-        if self._writing:
-            why = "is not finished yet"
-        text = f"Its last row {why}: {evidence(scan.tail)}."
-        self._add("C1", text, not self._writing and not seems_whole, offset=scan.end, row=row, damage=not self._writing)
+        self._damage("C1", f"Its last row {why}: {evidence(scan.tail)}.", not seems_whole, scan.end, row)
 
     def _strange(self, state: State, strange: StrangeError) -> None:
         """Not text of this kind: damage where it was once, or where its name says that it should be."""
         was_good = bool(state.before and state.before.rows)
         page = "web page" in str(strange)
         by_name = strange.rule == "C11" and (page or self._path.suffix.lower() in _OURS)
-        damage = was_good or by_name or strange.rule == "C2"
         rule = "C11" if strange.rule == "kind" else strange.rule
-        certain = damage and (not self._writing or page or (was_good and rule == "C11"))
-        self._add(rule, str(strange), certain, offset=strange.offset, damage=damage)
-        self._unreadable = not damage
+        if was_good or by_name or rule == "C2":
+            certain = not self._writing or page or (was_good and rule == "C11")
+            self._damage(rule, str(strange), certain, strange.offset)
+        else:
+            self._unreadable = True
+            self._note(rule, str(strange), strange.offset)
 
     def _compare(self, state: State) -> None:
         """Are the rows there that were there before?"""
@@ -396,12 +397,12 @@ class _Look:
             self.settled = False
             if not lasts:
                 text = f"It is being written anew: {state.rows} of {before.rows} rows so far."
-                self._add("C10", text, False, offset=None, damage=False)
+                self._note("C10", text, None)
                 return
         has = f"{state.rows} rows" if self._source.size else "no bytes"
         text = f"It has {has}; {before.rows} rows were in it before, and no file beside it has them."
         certain = not self._writing or (lasts and self._begins_anew(state, before))
-        self._add("C10", text, certain, offset=min(self._source.size, before.to))
+        self._damage("C10", text, certain, min(self._source.size, before.to))
 
     def _begins_anew(self, state: State, before: Before) -> bool:
         """Whether other rows stand at its head: what begins as it always did may be a table that is being written."""
@@ -413,14 +414,18 @@ class _Look:
         for damage in state.damages:
             if damage.odd and own_way:
                 continue
-            lasting = self._now.timestamp() - damage.seen >= PERSISTS.total_seconds()
-            self._add(damage.rule, damage.text, not self._writing or lasting, offset=damage.offset, row=damage.row)
+            if damage.rule != "C2" and state.reader and not state.reader.typed:
+                self._unreadable = True
+                self._note(damage.rule, f"It is no table of trades that botkeep knows. {damage.text}", damage.offset)
+                continue
+            lasts = self._now.timestamp() - damage.seen >= PERSISTS.total_seconds()
+            self._damage(damage.rule, damage.text, not self._writing or lasts, damage.offset, damage.row)
         if own_way:
-            first = next((damage for damage in state.damages if damage.odd), None)
-            text = f"{state.odd} rows have more columns than its header names: a person should look, a restore cannot help."
-            self._add("C3", text, False, offset=first.offset if first else None, row=first.row if first else None, damage=False)
+            text = f"{state.odd} rows have more columns than its header: a person should look, no restore can help."
+            places = [(damage.offset, damage.row) for damage in state.damages if damage.odd]
+            self._note("C3", text, *(places[0] if places else (None,)))
         if state.note:
-            self._add("C6", state.note, False, offset=None, damage=False)
+            self._note("C6", state.note, None)
 
     # --- the verdict ---
 
@@ -438,15 +443,14 @@ class _Look:
 
     def _conclude(self, state: State, read_from: int) -> Inspection:
         state.file = self._source.identity
-        tempo = self._tempo_of_end(state) if self._more else state.tempo()
+        tempo = self._tempo_of_end(state.reader, state.to) if self._more and state.reader else state.tempo()
         if self._more:
             text = f"{state.to} of {self._source.size} bytes are read so far; the next look goes on there."
-            self._add("C0", text, False, offset=state.to, damage=False)
-        damages = [one for one in self._found if one.damage]
-        found = sorted(damages or self._found, key=lambda one: not one.finding.certain)
+            self._note("C0", text, state.to)
+        found = sorted(self._damages, key=lambda one: not one.certain) or self._notes
         return Inspection(
             verdict=self._verdict(),
-            findings=tuple(one.finding for one in found),
+            findings=tuple(found),
             rows=None if state.sampled else state.rows,
             size=self._source.size,
             mtime=self._mtime(),
@@ -457,24 +461,22 @@ class _Look:
         )
 
     def _verdict(self) -> DataVerdict:
-        damages = [one.finding for one in self._found if one.damage]
-        if any(finding.certain for finding in damages):
+        if any(finding.certain for finding in self._damages):
             return DataVerdict.CORRUPT
-        if damages:
+        if self._damages:
             return DataVerdict.SUSPECT
         if self._unreadable:
             return DataVerdict.UNREADABLE
         if self._replaced:
             return DataVerdict.REPLACED
-        waits = any(one.finding.rule in ("C0", "C1", "C10") for one in self._found)
+        waits = any(note.rule in ("C0", "C1", "C10") for note in self._notes)
         return DataVerdict.PENDING if waits else DataVerdict.OK
 
-    def _tempo_of_end(self, state: State) -> Tempo:
+    def _tempo_of_end(self, reader: Reader, to: int) -> Tempo:
         """Of a file not read to its end yet: from its last rows, for its newest trade is no old one."""
-        assert state.reader is not None
         ends = State(sampled=True)
-        start = self._line_after(max(state.to, self._source.size - HEAD))
-        ends.take(state.reader.scan(self._source, start, self._source.size), self._now)
+        start = self._line_after(max(to, self._source.size - HEAD))
+        ends.take(reader.scan(self._source, start, self._source.size), self._now)
         return ends.tempo()
 
     def _mtime(self) -> datetime:

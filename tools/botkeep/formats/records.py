@@ -63,6 +63,11 @@ class Reader(Protocol):
         """Records that the layout was learned from."""
         ...
 
+    @property
+    def typed(self) -> bool:
+        """Whether trades were recognised. Odd records of a file that is perhaps a log or a list are no damage."""
+        ...
+
     def as_json(self) -> dict[str, Any]:
         """The layout, for a cursor."""
         ...

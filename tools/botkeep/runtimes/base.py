@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from ..model import Exit, Instance, RuntimeLook
-from .procs import ProcessTable
+from botkeep.model import Exit, Instance, RuntimeLook
+
+from .procs import Command, ProcessTable, program_key
+
+LOG_BYTES = 10 << 20
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,21 @@ class Target:
     log_path: Path
     names_are_shared: bool = False
     """Several bots have this process name, so only the command tells them apart."""
-    rivals: frozenset[tuple[str, ...]] = frozenset()
-    """Commands of all bots: a process that is exactly another one's is not this bot by its name."""
-    environment: dict[str, str] = field(default_factory=dict)
+    rivals: Mapping[str, tuple[Command, ...]] = field(default_factory=dict)
+    """From `rivals`: a process that runs another bot's command is not this bot, whatever it is called."""
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
     """From env_file and env; loaded just before a start, never shown."""
+    log_bytes: int = LOG_BYTES
+    """Size from which the bot's output is rotated."""
+
+
+def rivals(commands: Iterable[Command]) -> dict[str, tuple[Command, ...]]:
+    """The commands of all bots, this one's too, by program name: made once, shared by all targets."""
+    found: dict[str, tuple[Command, ...]] = {}
+    for command in commands:
+        key = program_key(command.argv)
+        found[key] = (*found.get(key, ()), command)
+    return found
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Runtime(Protocol):
 
     @property
     def Config(self) -> type[BaseModel]:  # noqa: N802
-        """What `runtime` may hold in bots.json."""
+        """What bots.json says about a bot of this kind."""
         ...
 
     def look(self, target: Target, table: ProcessTable) -> RuntimeLook:

@@ -1,42 +1,32 @@
 """Bots as plain processes of this machine: never two, each in its own session, outliving whoever started it.
 
 The kernel's lock on run.lock is handed to the bot and to its watcher (shim.py), so that a free lock proves that no
-descendant which kept it is alive. A child started with closed descriptors escapes the lock, a program that renames
-itself escapes the command line, a double fork escapes the process tree: the hunt takes the union of all of them.
+descendant which kept it is alive. What escapes the lock is hunted (find.py).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..durable import Lock, read_json, write_atomic
-from ..model import EngineError, Exit, Instance, InstanceState, RuntimeLook
+from botkeep.durable import Lock, write_atomic
+from botkeep.model import EngineError, Exit, Instance, InstanceState, RuntimeLook
+
 from .base import Started, Stopped, Target
-from .procs import (
-    Proc,
-    ProcessTable,
-    is_same_program,
-    lock_holders,
-    marked,
-    pidfd_inode,
-    process_key,
-    read_proc,
-    read_program,
-    without_ending,
-)
+from .find import command_of, hunt, instances, lock_name, marker_value
+from .procs import MARKER, Proc, ProcessTable, lock_holders, process_key, read_proc, watched_by
+from .record import Record, ask, exit_of, read_exit, read_record, unask
 
 KIND = "process"
 SHIM = Path(__file__).with_name("shim.py")
@@ -44,6 +34,15 @@ PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER"
 EMPTY_SCANS = 2
 SCAN_PAUSE = 0.05
 LAUNCH_SECONDS = 10.0
+LOCK_SECONDS = 3.0
+KILL_SECONDS = 3.0
+"""Kept of a caller's deadline, so that a bot which ignores SIGTERM is killed and not left."""
+ALONE_SECONDS = 0.5
+EXIT_SECONDS = 0.5
+"""How long a look waits for a watcher that has seen its bot end and is writing how."""
+UNWRITTEN = re.compile(r"(\.(spawn|stopping\.json)\..*|(instance|exit)\.json\.\d+)")
+"""Temporary files that a killed writer leaves."""
+ERRNO_BASE = 100
 
 
 class Config(BaseModel):
@@ -61,15 +60,21 @@ class Config(BaseModel):
     env: dict[str, str] = Field(default_factory=dict, description="Further variables that are no secrets.")
 
 
+# ---------------------------------------------------------------------------------------------------- look
+
+
 def look(target: Target, table: ProcessTable) -> RuntimeLook:
-    """Live instances and the last exit, from one pass over the process table. Changes nothing."""
-    record = _record(target)
-    instances = _instances(target, table, record)
+    """Live instances and the last exit, from one pass over the process table. Changes nothing.
+
+    Raises EngineError where what is configured cannot tell this bot from others.
+    """
+    record = read_record(target.run_dir)
+    living = instances(target, table, record)
     return RuntimeLook(
-        instances=instances,
-        exit=_last_exit(target, table, record, instances),
-        generation=_generation(record),
-        command_seen=_command_line(table, instances),
+        instances=living,
+        exit=_last_exit(target, table, record, living),
+        generation=record.generation if record else 0,
+        command_seen=_command_line(table, living),
     )
 
 
@@ -86,209 +91,123 @@ def grace(target: Target) -> float:
 
 def run_offset(target: Target) -> int | None:
     """Where in the log the newest run began, in bytes; None if botkeep did not start it."""
-    record = _record(target)
-    offset = record.get("log_offset") if record else None
-    return offset if isinstance(offset, int) else None
-
-
-def _record(target: Target) -> dict[str, Any] | None:
-    return read_json(target.run_dir / "instance.json")
-
-
-def _generation(record: dict[str, Any] | None) -> int:
-    return int(record.get("generation", 0)) if record else 0
-
-
-def _recorded_alive(record: dict[str, Any] | None, table: ProcessTable, which: str) -> Proc | None:
-    """The recorded bot or its shim, if it is that very process: same boot, start time and pidfd inode."""
-    if not record or record.get("boot_id") != table.boot:
+    record = read_record(target.run_dir)
+    if record is None:
         return None
-    ticks = record.get("start_ticks" if which == "pid" else "shim_ticks")
-    proc = table.procs.get(int(record.get(which, 0)))
-    if proc is None or proc.dead or proc.start_ticks != ticks:
-        return None
-    inode = record.get("pidfd_inode") if which == "pid" else None
-    return None if inode and pidfd_inode(proc.pid) not in (inode, None) else proc
+    rotated = target.log_path.with_name(f"{target.log_path.name}.1")
+    with suppress(OSError):
+        if rotated.stat().st_mtime > record.at:
+            return 0
+    return record.log_offset
 
 
-def _is_shim(proc: Proc) -> bool:
-    return len(proc.argv) > 4 and proc.argv[1:3] == ("-I", "-S") and proc.argv[3].endswith("/runtimes/shim.py")
-
-
-def _matches(target: Target, table: ProcessTable) -> dict[int, str]:
-    """Processes that are this bot by their command line or name, and by which."""
-    found: dict[int, str] = {}
-    command = tuple(target.config.command) if target.config else ()
-    cwd = str(target.home / target.config.cwd) if target.config else ""
-    for proc in _candidates(target, table, command):
-        if _is_shim(proc):
-            continue
-        if command and is_same_program(proc, command, cwd):
-            found[proc.pid] = "command"
-        elif _has_name(target, proc, table) and proc.argv not in target.rivals:
-            found[proc.pid] = "process_name"
-    return found
-
-
-def _candidates(target: Target, table: ProcessTable, command: tuple[str, ...]) -> Iterable[Proc]:
-    names = {target.process_name} if target.process_name else set()
-    program = read_program(command) if command else None
-    if program:
-        names |= program.names
-    elif command:
-        names.add(command[0].rsplit("/", 1)[-1])
-    names |= {without_ending(name) for name in names if name}
-    seen = {proc.pid: proc for name in names if name for proc in table.by_name.get(name, ())}
-    return seen.values()
-
-
-def _has_name(target: Target, proc: Proc, table: ProcessTable) -> bool:
-    """Whether `process_name` names this process, the extension optional, never by a part of it."""
-    if not target.process_name or (target.names_are_shared and target.config):
-        return False
-    wanted = {target.process_name, without_ending(target.process_name)}
-    return any(proc in table.by_name.get(name, ()) for name in wanted)
-
-
-def _instances(target: Target, table: ProcessTable, record: dict[str, Any] | None) -> tuple[Instance, ...]:
-    """Group the processes found: workers and wrapper shells belong to their topmost ancestor that was found too."""
-    found = _matches(target, table)
-    recorded = _recorded_alive(record, table, "pid")
-    if recorded:
-        found[recorded.pid] = "recorded"
-    roots = {pid: how for pid, how in found.items() if not any(above in found for above in table.ancestors(pid))}
-    if recorded:
-        roots = _without_shims_children(roots, recorded, record, table)
-    return tuple(_instance(table, pid, how, record) for pid, how in sorted(roots.items()))
-
-
-def _without_shims_children(
-    roots: dict[int, str], recorded: Proc, record: dict[str, Any] | None, table: ProcessTable
-) -> dict[int, str]:
-    """A worker that was double-forked hangs below our shim: it is part of the recorded instance, no second one."""
-    shim = _recorded_alive(record, table, "shim_pid")
-    below = set(table.descendants(shim.pid)) - {recorded.pid} if shim else set()
-    kept = {pid: how for pid, how in roots.items() if pid not in below}
-    if recorded.pid not in kept and not set(table.ancestors(recorded.pid)) & set(kept):
-        kept[recorded.pid] = "recorded"
-    return kept
-
-
-def _instance(table: ProcessTable, pid: int, how: str, record: dict[str, Any] | None) -> Instance:
-    proc = table.procs[pid]
-    recorded = _recorded_alive(record, table, "pid")
-    members = (pid, *table.descendants(pid))
-    ours = recorded is not None and recorded.pid in members
-    return Instance(
-        key=process_key(proc, table.boot),
-        pid=pid,
-        state=InstanceState.FROZEN if proc.state == "T" else InstanceState.RUNNING,
-        started_at=table.started_at(proc),
-        ours=ours,
-        how="recorded" if ours else how,
-        members=members,
-        rss_bytes=sum(table.procs[member].rss_bytes for member in members if member in table.procs),
-        entry=str(record["entry"]) if ours and record else None,
-    )
-
-
-def _command_line(table: ProcessTable, instances: tuple[Instance, ...]) -> str | None:
-    proc = table.procs.get(instances[0].pid or 0) if instances else None
+def _command_line(table: ProcessTable, living: tuple[Instance, ...]) -> str | None:
+    proc = table.procs.get(living[0].pid or 0) if living else None
     return " ".join(proc.argv) if proc else None
 
 
-def _last_exit(
-    target: Target, table: ProcessTable, record: dict[str, Any] | None, instances: tuple[Instance, ...]
-) -> Exit | None:
-    """How the newest run that ended did: as its shim recorded it, or `not known`, never guessed."""
-    seen = read_json(target.run_dir / "exit.json")
-    if seen and (not record or seen.get("generation") == record.get("generation")):
-        return _exit(seen, asked=_was_asked(target, seen))
-    if record and not any(one.ours for one in instances):
-        return Exit(key=_record_key(record), at=None, asked=False)
-    return _exit(seen, asked=_was_asked(target, seen)) if seen else None
+def _last_exit(target: Target, table: ProcessTable, record: Record | None, living: tuple[Instance, ...]) -> Exit | None:
+    """How the newest run that ended did: as its watcher recorded it, or `not known`, never guessed."""
+    seen = _exit_once_written(target, table, record)
+    if record and not any(one.ours for one in living) and (seen is None or seen["key"] != record.key):
+        return Exit(key=record.key, at=None)
+    if seen is None:
+        return None
+    command = target.config.command[0] if target.config else ""
+    return exit_of(seen, target.run_dir, command, target.config.cwd if target.config else "")
 
 
-def _record_key(record: dict[str, Any]) -> str:
-    return f"{str(record['boot_id'])[:8]}:{record['pid']}:{record['start_ticks']}:{record['pidfd_inode']}"
+def _exit_once_written(target: Target, table: ProcessTable, record: Record | None) -> dict[str, Any] | None:
+    """The newest recorded exit; a bot that ended a moment ago has a watcher that is just writing it down."""
+    seen = read_exit(target.run_dir)
+    if record is None or record.boot_id != table.boot or record.bot(table):
+        return seen
+    until = time.monotonic() + EXIT_SECONDS
+    while (seen is None or seen["key"] != record.key) and time.monotonic() < until and _is_writing(record):
+        time.sleep(0.01)
+        seen = read_exit(target.run_dir)
+    return seen if seen and seen["key"] == record.key else read_exit(target.run_dir)
 
 
-def _was_asked(target: Target, seen: dict[str, Any]) -> bool:
-    asked = read_json(target.run_dir / "stopping.json")
-    return bool(asked) and asked is not None and asked.get("generation") == seen.get("generation")
+def _is_writing(record: Record) -> bool:
+    watcher = read_proc(record.shim_pid)
+    alive = watcher is not None and not watcher.dead and watcher.start_ticks == record.shim_ticks
+    return alive and watcher is not None and watcher.state != "T"
 
 
-def _exit(seen: dict[str, Any], *, asked: bool) -> Exit:
-    errno = seen.get("errno")
-    return Exit(
-        key=str(seen["key"]),
-        at=datetime.fromtimestamp(float(seen["at"]), UTC),
-        code=None if errno else seen["code"],
-        signal=seen["signal"],
-        peak_rss_bytes=int(seen["peak_rss_kib"]) * 1024,
-        out_of_memory=seen["oom"],
-        failed_to_start=os.strerror(errno) if errno else None,
-        asked=asked,
-    )
-
-
-def marker(target: Target) -> str:
-    """What the bot's environment carries, and every child's that inherits it: this very run folder.
-
-    Not the lock's own inode: whoever removes the lock file must not hide the bot's children with it.
-    """
-    status = target.run_dir.stat()
-    return f"BOTKEEP_INSTANCE={status.st_dev}:{status.st_ino}"
-
-
-def hunt(target: Target) -> dict[int, Proc]:
-    """Every living process of the bot, by the union of all that can be asked; the shims of botkeep left out.
-
-    Each single way misses one: lock holders a child with closed descriptors, the environment a program that renamed
-    itself, the process tree a double fork, the command line a renamed one.
-    """
-    table = ProcessTable.read()
-    record = _record(target)
-    found = set(_matches(target, table)) | lock_holders(target.run_dir / "run.lock") | marked(marker(target))
-    for which in ("pid", "shim_pid"):
-        proc = _recorded_alive(record, table, which)
-        if proc:
-            found.add(proc.pid)
-    for pid in tuple(found):
-        found.update(table.descendants(pid))
-    return {pid: proc for pid in found - table.excluded if (proc := _of_the_bot(table, pid)) is not None}
-
-
-def _of_the_bot(table: ProcessTable, pid: int) -> Proc | None:
-    proc = table.procs.get(pid)
-    return None if proc is None or proc.dead or _is_shim(proc) else proc
+# ---------------------------------------------------------------------------------------------------- stop
 
 
 def stop(target: Target, grace: float, deadline: float) -> Stopped:
-    """SIGTERM and SIGCONT, wait `grace` seconds, SIGKILL, and two empty scans as proof. `deadline` is monotonic."""
-    record = _record(target)
-    before = look(target, ProcessTable.read()).instances
-    with suppress(OSError):  # a full disk must not keep a runaway bot alive: only the word `asked` is lost
-        write_atomic(target.run_dir / "stopping.json", b'{"generation": %d}' % _generation(record))
-    _signal_all(hunt(target), signal.SIGTERM, signal.SIGCONT)
-    gone = _wait_until_gone(target, min(time.monotonic() + grace, deadline))
+    """SIGTERM and SIGCONT, wait `grace` seconds, SIGKILL; proof: two empty scans and a free lock.
+
+    `deadline`: a time.monotonic(); one nearer than grace and a kill cuts the grace. Raises EngineError as `hunt`.
+    """
+    table = ProcessTable.read()
+    before, first = instances(target, table, read_record(target.run_dir)), hunt(target)
+    _ask(target, table)
+    _signal_all(first, signal.SIGTERM, signal.SIGCONT)
+    gone = _wait_until_gone(target, min(time.monotonic() + grace, deadline - KILL_SECONDS))
     if not gone:
         _kill(target, deadline)
+    left = _left(target)
+    if left:
+        with suppress(OSError):
+            unask(target.run_dir)
+    return Stopped((*before, *_unseen(first, before, table)), left, killed=not gone)
+
+
+def _ask(target: Target, table: ProcessTable) -> None:
+    """Note that we end it, so that its exit is not taken for a crash; not for one that had ended before."""
+    record = read_record(target.run_dir)
+    if record and record.bot(table):
+        with suppress(OSError):  # a full disk must not keep a runaway bot alive: only the word `asked` is lost
+            ask(target.run_dir, record.generation)
+
+
+def _unseen(first: dict[int, Proc], before: tuple[Instance, ...], table: ProcessTable) -> tuple[Instance, ...]:
+    """What only the hunt found: left behind by a run that ended, and renamed or started with closed descriptors."""
+    seen = {member for one in before for member in one.members}
+    rest = {pid: proc for pid, proc in first.items() if pid not in seen and watched_by(proc) is None}
+    tops = [proc for pid, proc in rest.items() if not {*rest, *seen} & set(table.ancestors(pid))]
+    return tuple(_leftover(proc, table) for proc in tops)
+
+
+def _leftover(proc: Proc, table: ProcessTable) -> Instance:
+    key, since = process_key(proc, table.boot), table.started_at(proc)
+    return Instance(key, proc.pid, InstanceState.RUNNING, since, ours=False, how="lock")
+
+
+def _left(target: Target) -> tuple[str, ...]:
+    """What could not be ended; of the lock's holders too, which we may not be able to see."""
     left = hunt(target)
-    if not left:
-        _end_idle_shims(target)
-    return Stopped(before, tuple(_describe(proc) for proc in left.values()), killed=not gone)
+    if left:
+        return tuple(_describe(proc) for proc in left.values())
+    _end_idle_watchers(target)
+    if lock_name(target) is None:
+        return ()
+    lock = Lock(target.run_dir / "run.lock")
+    if lock.acquire(wait=ALONE_SECONDS):
+        lock.release()
+        return ()
+    return (_holders(lock),)
+
+
+def _holders(lock: Lock) -> str:
+    name = os.stat(lock.path)
+    pids = lock_holders({f"{name.st_dev}:{name.st_ino}"}) - {os.getpid()}
+    return f"{', '.join(f'pid {pid}' for pid in sorted(pids)) or 'a process that we may not see'} (it holds its lock)"
 
 
 def _describe(proc: Proc) -> str:
-    if proc.uid != os.geteuid() and os.geteuid() != 0:
-        return f"pid {proc.pid} ({proc.comm}) belongs to user {proc.uid}"
+    if os.geteuid() not in (proc.uid, 0):
+        return f"pid {proc.pid} ({proc.comm}), which belongs to user {proc.uid},"
     state = " in uninterruptible sleep" if proc.state == "D" else ""
     return f"pid {proc.pid} ({proc.comm}){state}"
 
 
 def _signal_all(found: dict[int, Proc], *signals: int) -> None:
-    """Signal exactly these processes: open the pidfd first, then look again, which closes the window for a reused pid."""
+    """Signal exactly these: open the pidfd first, then look again, which closes the window for a reused pid."""
     for pid, proc in found.items():
         try:
             fd = os.pidfd_open(pid)
@@ -344,76 +263,136 @@ def _kill(target: Target, deadline: float) -> None:
             return
 
 
-def _end_idle_shims(target: Target) -> None:
-    """A shim whose bot is gone ends by itself; one that somebody froze is woken, and ended if it will not."""
+def _end_idle_watchers(target: Target) -> None:
+    """A watcher whose bot is gone ends by itself; one that somebody froze is woken, and ended if it will not."""
     until = time.monotonic() + 2.0
-    while holders := lock_holders(target.run_dir / "run.lock") - {os.getpid()}:
-        shims = {pid: proc for pid in holders if (proc := read_proc(pid)) is not None and _is_shim(proc)}
-        if not shims:
-            return
-        _signal_all(shims, signal.SIGCONT)
+    while watchers := _watchers(target):
+        _signal_all(watchers, signal.SIGCONT)
         if time.monotonic() > until:
-            _signal_all(shims, signal.SIGKILL)
+            _signal_all(watchers, signal.SIGKILL)
             return
-        _wait_for_any(shims, 0.05)
+        _wait_for_any(watchers, 0.05)
+
+
+def _watchers(target: Target) -> dict[int, Proc]:
+    table = ProcessTable.read()
+    found = {pid: table.procs[pid] for pid in table.watchers.get(str(target.run_dir), ())}
+    record = read_record(target.run_dir)
+    watcher = record.watcher(table) if record else None
+    return found | ({watcher.pid: watcher} if watcher else {})
+
+
+# ---------------------------------------------------------------------------------------------------- start
 
 
 def start(target: Target, entry: str, deadline: float) -> Started:
-    """Start the bot through its shim, bound to ledger entry `entry`, and return when it is recorded and executed.
+    """Start the bot through its watcher, bound to ledger entry `entry`; return when it is recorded and executed.
 
-    Raises EngineError if anything of the bot is alive, its lock is held, or the command cannot be executed.
+    Raises EngineError if anything of the bot is alive, its lock is held, or nothing could be started. A command that
+    cannot be executed is an exit that says so.
     """
     if target.config is None:
         raise EngineError(f"{target.name} has no runtime in config/bots.json: it can be watched, not started.")
     lock = Lock(target.run_dir / "run.lock")
-    if not lock.acquire(wait=max(0.0, min(3.0, deadline - time.monotonic()))):
-        holders = ", ".join(f"pid {pid}" for pid in sorted(lock_holders(lock.path))) or "a process that cannot be seen"
-        raise EngineError(f"{target.name} was not started: its lock is held by {holders}. Stop it first.")
+    if not lock.acquire(wait=max(0.0, min(LOCK_SECONDS, deadline - time.monotonic()))):
+        raise EngineError(f"{target.name} was not started: {_holders(lock)} still lives. Stop it first.")
     try:
-        alive = hunt(target)
-        alive.pop(os.getpid(), None)
-        if alive:
-            left = ", ".join(_describe(proc) for proc in alive.values())
-            raise EngineError(f"{target.name} was not started: {left} is still alive. Stop it first.")
-        return _launch(target, lock, entry)
+        _require_alone(target)
+        return _launch(target, lock, entry, deadline)
     finally:
         lock.release()
 
 
-def _launch(target: Target, lock: Lock, entry: str) -> Started:
-    generation = _generation(_record(target)) + 1
-    cwd = str((target.home / target.config.cwd).resolve())
-    fields = [str(generation), cwd, str(target.log_path), marker(target), *target.config.command]
-    write_atomic(target.run_dir / "spawn", b"\0".join(os.fsencode(field) for field in fields))
-    command = [sys.executable, "-I", "-S", str(SHIM), "launch", str(target.run_dir), str(lock.fd), str(generation), entry]
+def _require_alone(target: Target) -> None:
+    """Nothing of the bot is alive. Looked at more than once: another thread's child, between its fork and the
+    execution of its command, holds for a moment whatever this program has open."""
+    until = time.monotonic() + ALONE_SECONDS
+    while alive := hunt(target):
+        if time.monotonic() > until:
+            left = ", ".join(_describe(proc) for proc in alive.values())
+            raise EngineError(f"{target.name} was not started: {left} is still alive. Stop it first.")
+        time.sleep(SCAN_PAUSE)
+
+
+def _launch(target: Target, lock: Lock, entry: str, deadline: float) -> Started:
+    generation = _next_generation(target)
+    try:
+        _write_order(target, generation)
+        code = _run_launcher(target, lock, generation, entry, deadline)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{target.name} could not be started: {error}.") from error
+    record = read_record(target.run_dir)
+    if record is None or record.generation != generation:
+        _abandon(target)
+        record = read_record(target.run_dir)
+    if record is None or record.generation != generation:
+        raise EngineError(f"{target.name} could not be started: {_why_not(target, code)}.")
+    return _started(target, record)
+
+
+def _next_generation(target: Target) -> int:
+    record, seen = read_record(target.run_dir), read_exit(target.run_dir)
+    return max(record.generation if record else 0, seen["generation"] if seen else 0) + 1
+
+
+def _write_order(target: Target, generation: int) -> None:
+    """What the watcher is to do, in a file: a command line would show it to everybody."""
+    for name in os.listdir(target.run_dir):
+        if UNWRITTEN.fullmatch(name):
+            (target.run_dir / name).unlink(missing_ok=True)
+    command = command_of(target)
+    marker = f"{MARKER}={marker_value(str(lock_name(target)), target.name)}"
+    fields = [str(generation), str(target.log_bytes), command.cwd if command else "/", str(target.log_path), marker]
+    words = [os.fsencode(field) for field in (*fields, *target.config.command)]
+    if any(b"\0" in word for word in words):
+        raise ValueError("its command holds a NUL character")
+    write_atomic(target.run_dir / "spawn", b"\0".join(words))
+
+
+def _run_launcher(target: Target, lock: Lock, generation: int, entry: str, deadline: float) -> int | None:
+    """The launcher's exit code (see shim.launch); None if it did not answer in time."""
+    arguments = [str(target.run_dir), str(lock.fd), str(generation), entry]
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-I", "-S", str(SHIM), "launch", *arguments],
             env=bot_environment(target),
             pass_fds=[lock.fd] if lock.fd is not None else [],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            timeout=LAUNCH_SECONDS,
+            timeout=max(1.0, min(LAUNCH_SECONDS, deadline - time.monotonic())),
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"{target.name} could not be started: {error}.") from error
-    return _launched(target, done.returncode, generation)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.returncode
 
 
-def _launched(target: Target, code: int, generation: int) -> Started:
+def _abandon(target: Target) -> None:
+    """The launcher was killed or did not answer: its watcher must not start the bot behind our back."""
+    until = time.monotonic() + KILL_SECONDS
+    while (under_way := _watchers(target)) and time.monotonic() < until:
+        record = read_record(target.run_dir)
+        if record and record.shim_pid in under_way:
+            return
+        _signal_all(under_way, signal.SIGKILL)
+        _wait_for_any(under_way, 0.05)
+
+
+def _why_not(target: Target, code: int | None) -> str:
+    if code is None:
+        return f"its watcher did not answer within {LAUNCH_SECONDS:.0f} s"
+    if code > ERRNO_BASE:
+        reason = os.strerror(code - ERRNO_BASE)
+        return f"{reason}. Look whether {target.run_dir} and {target.log_path} can be written"
+    return f"its watcher ended before it recorded anything (exit code {code}). Look whether the machine lacks memory"
+
+
+def _started(target: Target, record: Record) -> Started:
     seen = look(target, ProcessTable.read())
-    if code == 0 and seen.generation == generation:
-        ours = next((one for one in seen.instances if one.ours), None)
-        return Started(ours, None if ours else seen.exit, generation)
-    if seen.generation == generation:
-        return Started(None, seen.exit, generation)
-    raise EngineError(
-        f"{target.name} could not be started: its watcher ended before it recorded anything. "
-        f"Look at free disk space, and whether {target.log_path} can be written."
-    )
+    ours = next((one for one in seen.instances if one.key == record.key), None)
+    return Started(ours, None if ours else seen.exit, record.generation)
 
 
 def bot_environment(target: Target) -> dict[str, str]:
@@ -424,19 +403,14 @@ def bot_environment(target: Target) -> dict[str, str]:
 
 def starting(target: Target) -> bool:
     """Whether a start is under way that has not recorded its bot yet: its caller was killed in between."""
-    spawn = target.run_dir / "spawn"
-    try:
-        generation = int(spawn.read_bytes().split(b"\0", 1)[0])
-    except (OSError, ValueError):
-        return False
-    if generation <= _generation(_record(target)):
-        return False
-    return any((proc := read_proc(pid)) and _is_shim(proc) for pid in lock_holders(target.run_dir / "run.lock"))
+    record = read_record(target.run_dir)
+    recorded = record.generation if record else 0
+    return any(int(proc.argv[7]) > recorded for proc in _watchers(target).values() if proc.argv[7:8])
 
 
 def find_command(target: Target) -> str | None:
     """Where the configured program is, for `doctor`; None if it cannot be found."""
-    command = target.config.command[0]
+    command: str = target.config.command[0]
     if "/" in command:
         path = target.home / target.config.cwd / command
         return str(path) if os.access(path, os.X_OK) else None

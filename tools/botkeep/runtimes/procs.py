@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
@@ -18,10 +18,44 @@ from pathlib import Path
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 DEAD_STATES = frozenset("ZXx")
-INTERPRETER = re.compile(r"(?:python|pypy|perl|ruby|bash|dash|sh|zsh|ksh|node|nodejs|bun)[\d.]*")
-SCRIPT_ENDINGS = (".py", ".pyc", ".pyw", ".sh", ".js", ".mjs", ".ts", ".rb", ".pl")
-OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "-r", "--require", "--import", "-o", "-O", "--rcfile"})
+SCRIPT_ENDINGS = (".py", ".pyc", ".pyw", ".sh", ".js", ".mjs", ".ts", ".rb", ".pl", ".jar")
+MARKER = "BOTKEEP_INSTANCE"
+WATCHER_ENDING = "/runtimes/shim.py"
+
+
+@dataclass(frozen=True)
+class Syntax:
+    """How an interpreter's command line is read: what takes a value, and what stands where a script would."""
+
+    values: frozenset[str] = frozenset()
+    """Options whose value is the next word."""
+    inline: str = ""
+    """Letters that end a cluster of options when a program text follows: -c, -lc, -e."""
+    module: str = ""
+    """The letter of `python -m`."""
+    verbs: frozenset[str] = frozenset()
+    """Words before the script that are none: `bun run`."""
+
+
+_PYTHON = Syntax(frozenset({"-W", "-X", "--check-hash-based-pycs"}), inline="c", module="m")
+_SHELL = Syntax(frozenset({"-o", "+o", "-O", "+O", "--rcfile", "--init-file"}), inline="c")
+_NODE = Syntax(frozenset({"-r", "--require", "--import", "--loader", "--env-file", "-C", "--conditions"}), inline="ep")
+_PERL = Syntax(frozenset({"-I"}), inline="eE")
+_RUBY = Syntax(frozenset({"-I", "-r", "-C"}), inline="e")
+_BUN = Syntax(frozenset({"-r", "--preload", "--cwd", "--env-file"}), inline="ep", verbs=frozenset({"run"}))
+_JAVA = Syntax(frozenset({"-cp", "-classpath", "--class-path", "-p", "--module-path", "--add-opens"}))
+SYNTAXES = {
+    **dict.fromkeys(("python", "pypy"), _PYTHON),
+    **dict.fromkeys(("bash", "dash", "sh", "zsh", "ksh", "ash"), _SHELL),
+    **dict.fromkeys(("node", "nodejs"), _NODE),
+    "bun": _BUN,
+    "perl": _PERL,
+    "ruby": _RUBY,
+    "java": _JAVA,
+}
+INTERPRETER = re.compile(rf"({'|'.join(SYNTAXES)})[\d.]*")
 COMM_LENGTH = 15
+"""What the kernel keeps of the name that a process gives itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +70,12 @@ class Proc:
     comm: str
     argv: tuple[str, ...]
     rss_bytes: int
+    threads: int = 1
 
     @property
     def dead(self) -> bool:
-        """A zombie is dead: kill(pid, 0) and most tools say that it runs."""
-        return self.state in DEAD_STATES
+        """A zombie is dead: kill(pid, 0) and most tools say that it runs. One whose other threads run is not."""
+        return self.state in DEAD_STATES and self.threads <= 1
 
 
 @dataclass(frozen=True)
@@ -55,13 +90,26 @@ class Program:
     arguments: tuple[str, ...]
 
     @cached_property
+    def base(self) -> str:
+        """The script without its folders."""
+        return self.script.rsplit("/", 1)[-1]
+
+    @cached_property
     def names(self) -> frozenset[str]:
         """What a `process_name` may call it, the extension optional."""
-        base = self.script.rsplit("/", 1)[-1]
-        names = {base, without_ending(base)}
+        names = {self.base, without_ending(self.base)}
         if self.is_module:
-            names.add(base.rsplit(".", 1)[-1])
+            names.add(self.base.rsplit(".", 1)[-1])
         return frozenset(name for name in names if name)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A configured command and the folder it runs in. `owner`: the bot that it belongs to."""
+
+    owner: str
+    argv: tuple[str, ...]
+    cwd: str
 
 
 def without_ending(name: str) -> str:
@@ -69,46 +117,66 @@ def without_ending(name: str) -> str:
     return next((name[: -len(end)] for end in SCRIPT_ENDINGS if name.endswith(end) and name != end), name)
 
 
+def interpreter_of(word: str) -> str:
+    """`python` for /usr/bin/python3.11 and for a login shell's `-bash`; empty for what is no interpreter."""
+    found = INTERPRETER.fullmatch(word.rsplit("/", 1)[-1].lstrip("-"))
+    return found[1] if found else ""
+
+
 def read_program(argv: tuple[str, ...]) -> Program | None:
     """Take a command line apart. None for an interpreter without a script (`python -c`, an interactive shell)."""
     if not argv or not argv[0]:
         return None
-    base = argv[0].rsplit("/", 1)[-1].lstrip("-")
-    if not INTERPRETER.fullmatch(base):
+    name = interpreter_of(argv[0])
+    if not name:
         return Program("", argv[0], False, argv[1:])
-    place = 1
+    syntax, place = SYNTAXES[name], 1
     while place < len(argv):
         word = argv[place]
-        if word == "-m" and place + 1 < len(argv):
-            return Program(base.rstrip("0123456789."), argv[place + 1], True, argv[place + 2 :])
-        if word in {"-c", "-"}:
+        if not word.startswith(("-", "+")) and word not in syntax.verbs:
+            return Program(name, word, False, argv[place + 1 :])
+        letter = _last_letter(word, syntax)
+        if word == "-" or (letter and letter in syntax.inline):
             return None
-        if not word.startswith("-"):
-            return Program(base.rstrip("0123456789."), word, False, argv[place + 1 :])
-        place += 2 if word in OPTIONS_WITH_VALUE else 1
+        if letter and letter == syntax.module:
+            return Program(name, argv[place + 1], True, argv[place + 2 :]) if place + 1 < len(argv) else None
+        place += 2 if word in syntax.values or f"-{letter}" in syntax.values else 1
     return None
 
 
-def _parse_stat(data: bytes) -> tuple[str, str, int, int, int]:
-    """comm, state, ppid, start ticks, rss pages of /proc/PID/stat; comm may hold spaces and parentheses."""
+def _last_letter(word: str, syntax: Syntax) -> str:
+    """What decides in a cluster of short options: `c` of -lc, `m` of -um. Not of -Xtracemalloc: that is a value."""
+    attached = len(word) > 2 and word[:2] in syntax.values
+    return word[-1] if syntax.inline and not attached and re.fullmatch(r"-[A-Za-z]+", word) else ""
+
+
+def _parse_stat(data: bytes) -> tuple[str, str, list[bytes]]:
+    """comm, state and the fields from the fourth on of /proc/PID/stat; comm may hold spaces and parentheses."""
     left, right = data.index(b"("), data.rindex(b")")
-    rest = data[right + 2 :].split()
-    return data[left + 1 : right].decode(errors="replace"), chr(rest[0][0]), int(rest[1]), int(rest[19]), int(rest[21])
+    return data[left + 1 : right].decode(errors="replace"), chr(data[right + 2]), data[right + 4 :].split()
 
 
 def read_proc(pid: int) -> Proc | None:
     """One process as it is now; None if there is none (any more)."""
     base = f"/proc/{pid}"
     try:
-        with open(f"{base}/stat", "rb") as file:
-            comm, state, ppid, ticks, rss = _parse_stat(file.read())
-        with open(f"{base}/cmdline", "rb") as file:
-            line = file.read(131072)
+        comm, state, rest = _parse_stat(_read(f"{base}/stat", 4096))
+        line = _read(f"{base}/cmdline", 131072)
         uid = os.stat(base).st_uid
     except (OSError, ValueError):
         return None
-    argv = tuple(part.decode(errors="surrogateescape") for part in line.rstrip(b"\0").split(b"\0")) if line else ()
-    return Proc(pid, ppid, state, ticks, uid, comm, argv, rss * PAGE_BYTES)
+    argv = tuple(os.fsdecode(line.rstrip(b"\0")).split("\0")) if line else ()
+    threads, ticks, pages = int(rest[16]), int(rest[18]), int(rest[20])
+    return Proc(pid, int(rest[0]), state, ticks, uid, comm, argv, pages * PAGE_BYTES, threads)
+
+
+def _read(path: str, limit: int) -> bytes:
+    """The first bytes of a file of /proc: three system calls, where `open` makes seven."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
 
 
 def boot_id() -> str:
@@ -125,20 +193,32 @@ def has_pidfs() -> bool:
 
 def pidfd_inode(pid: int) -> int | None:
     """The unique number of this process for this boot; None if it is gone or the kernel has no pidfs."""
+    if not has_pidfs():
+        return None
     try:
         fd = os.pidfd_open(pid)
     except OSError:
         return None
     try:
-        inode = os.fstat(fd).st_ino
+        return os.fstat(fd).st_ino
     finally:
         os.close(fd)
-    return inode if has_pidfs() else None
 
 
 def process_key(proc: Proc, boot: str) -> str:
     """A name for this process that no other one ever has."""
     return f"{boot[:8]}:{proc.pid}:{proc.start_ticks}:{pidfd_inode(proc.pid) or 0}"
+
+
+def watched_by(proc: Proc) -> str | None:
+    """The run folder of the bot that this process watches over, if it is a watcher of botkeep's (shim.py).
+
+    A bot's own process has this command line too, between the fork and the execution of its command.
+    """
+    argv = proc.argv
+    if len(argv) < 6 or argv[1:3] != ("-I", "-S") or argv[4] not in ("launch", "watch"):
+        return None
+    return argv[5] if argv[3].endswith(WATCHER_ENDING) else None
 
 
 @dataclass
@@ -156,27 +236,39 @@ class ProcessTable:
 
     @cached_property
     def children(self) -> dict[int, list[int]]:
-        """Parent to children."""
+        """Parent to children. Nobody is older than their parent: then a pid was reused while we read."""
         found: dict[int, list[int]] = defaultdict(list)
         for proc in self.procs.values():
-            found[proc.ppid].append(proc.pid)
+            parent = self.procs.get(proc.ppid)
+            if parent is not None and parent.start_ticks <= proc.start_ticks:
+                found[proc.ppid].append(proc.pid)
         return found
 
     @cached_property
-    def excluded(self) -> frozenset[int]:
-        """This program and its ancestors: never a bot, whatever their command line says."""
+    def own_line(self) -> frozenset[int]:
+        """This program and its ancestors."""
         own = os.getpid()
         return frozenset({own, *self.ancestors(own)})
 
     @cached_property
     def by_name(self) -> dict[str, list[Proc]]:
-        """Living processes of this user by each name they answer to. Never by a part of a name."""
+        """Living processes of this user, without this program, by each name they answer to. Never by a part of one."""
         found: dict[str, list[Proc]] = defaultdict(list)
-        own = os.geteuid()
+        user, own = os.geteuid(), os.getpid()
         for proc in self.procs.values():
-            if proc.uid == own and not proc.dead and proc.pid not in self.excluded:
+            if proc.uid == user and not proc.dead and proc.pid != own:
                 for name in _names(proc):
                     found[name].append(proc)
+        return found
+
+    @cached_property
+    def watchers(self) -> dict[str, list[int]]:
+        """Run folder to the living watchers of that bot, and what they have forked and not yet executed."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for proc in self.procs.values():
+            folder = watched_by(proc)
+            if folder and not proc.dead:
+                found[folder].append(proc.pid)
         return found
 
     @cached_property
@@ -190,6 +282,10 @@ class ProcessTable:
         """When a process started, in UTC."""
         return self.booted_at + timedelta(seconds=proc.start_ticks / CLOCK_TICKS)
 
+    def find(self, pid: int) -> Proc | None:
+        """A process of the table, or one that was born since it was read."""
+        return self.procs.get(pid) or read_proc(pid)
+
     def ancestors(self, pid: int) -> Iterator[int]:
         """Parents, nearest first. A loop (pids were reused while we read) ends it."""
         seen = {pid}
@@ -198,15 +294,19 @@ class ProcessTable:
             seen.add(pid)
             yield pid
 
-    def descendants(self, pid: int) -> tuple[int, ...]:
-        """Every living process below `pid`."""
-        found: list[int] = []
+    def descendants(self, pid: int, run_dir: str = "") -> tuple[int, ...]:
+        """Every living process below `pid`, but never this program, and nothing that another bot's watcher guards.
+
+        A bot may be the assistant that starts other bots: they hang below it, and outlive it.
+        """
+        found: dict[int, None] = {}
         stack = list(self.children.get(pid, ()))
         while stack:
             child = stack.pop()
-            if child not in found:
-                found.append(child)
-                stack.extend(self.children.get(child, ()))
+            if child in found or child in self.own_line or watched_by(self.procs[child]) not in (None, run_dir):
+                continue
+            found[child] = None
+            stack.extend(self.children.get(child, ()))
         return tuple(child for child in found if not self.procs[child].dead)
 
 
@@ -219,69 +319,94 @@ def _names(proc: Proc) -> frozenset[str]:
     return frozenset(names)
 
 
-def _resolve(path: str, cwd: str) -> str:
-    return os.path.realpath(os.path.join(cwd, path))
+def program_names(command: tuple[str, ...]) -> frozenset[str]:
+    """The names under which `ProcessTable.by_name` holds the processes that may run this command."""
+    program = read_program(command)
+    if program:
+        return program.names
+    base = command[0].rsplit("/", 1)[-1] if command else ""
+    return frozenset({base, without_ending(base)} - {""})
+
+
+def program_key(argv: tuple[str, ...]) -> str:
+    """The one name that two equal programs share: the script's, or the program's."""
+    program = read_program(argv)
+    return program.base if program else argv[0].rsplit("/", 1)[-1] if argv else ""
+
+
+def working_folder(pid: int) -> str | None:
+    """Where a process works; None if it may not be asked."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None
 
 
 def is_same_program(proc: Proc, command: tuple[str, ...], cwd: str) -> bool:
     """Whether a process runs exactly this command: same script file, same arguments.
 
     A copy started by hand from another folder, by another spelling of the path or by `python3` for `python`, is the
-    same program. Where a working directory cannot be read, equal text counts as equal.
+    same program; so is a script that names its interpreter itself. Where a working folder cannot be read, equal text
+    counts as equal.
     """
     theirs, ours = read_program(proc.argv), read_program(command)
     if theirs is None or ours is None:
-        return proc.argv == command
-    if (theirs.interpreter, theirs.is_module, theirs.arguments) != (ours.interpreter, ours.is_module, ours.arguments):
+        return _trimmed(proc.argv) == _trimmed(command)
+    if theirs.is_module != ours.is_module or _trimmed(theirs.arguments) != _trimmed(ours.arguments):
         return False
-    if ours.is_module or ("/" not in theirs.script and "/" not in ours.script and not ours.interpreter):
+    if theirs.interpreter and ours.interpreter and theirs.interpreter != ours.interpreter:
+        return False
+    return _is_same_script(proc.pid, theirs, ours, cwd)
+
+
+def _trimmed(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The kernel's list ends in as many NULs as a program left there: empty last words cannot be told from none."""
+    end = len(argv)
+    while end and not argv[end - 1]:
+        end -= 1
+    return argv[:end]
+
+
+def _is_same_script(pid: int, theirs: Program, ours: Program, cwd: str) -> bool:
+    """By its folder and name. A link of another name is another program: some run three bots from one file so."""
+    if theirs.is_module or theirs.base != ours.base:
         return theirs.script == ours.script
+    if any(not one.interpreter and "/" not in one.script for one in (theirs, ours)):
+        return True  # one of the two was found through PATH: the base name is all that is left to compare
+    place = working_folder(pid)
+    return theirs.script == ours.script if place is None else _folder(theirs, place) == _folder(ours, cwd)
+
+
+def _folder(program: Program, cwd: str) -> str:
+    return os.path.realpath(os.path.dirname(os.path.join(cwd, program.script)))
+
+
+def carried_marker(pid: int) -> str | None:
+    """The marker that botkeep put into the environment of this process or of an ancestor; None without one."""
     try:
-        place = os.readlink(f"/proc/{proc.pid}/cwd")
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            words = file.read().split(b"\0")
     except OSError:
-        return theirs.script == ours.script
-    if not ours.interpreter and ("/" not in theirs.script or "/" not in ours.script):
-        # One of the two was found through PATH: the base name is all that is left to compare.
-        return theirs.script.rsplit("/", 1)[-1] == ours.script.rsplit("/", 1)[-1]
-    return _resolve(theirs.script, place) == _resolve(ours.script, cwd)
+        return None
+    start = f"{MARKER}=".encode()
+    return next((os.fsdecode(word[len(start) :]) for word in words if word.startswith(start)), None)
 
 
-def lock_holders(path: Path) -> set[int]:
-    """Every process that has this file open, whatever it calls itself: the kernel's own list."""
+def lock_holders(locks: Collection[str], pids: Iterable[int] | None = None) -> set[int]:
+    """Every process that has one of these files (`dev:ino`) open, whatever it calls itself: the kernel's own list."""
+    wanted = {tuple(map(int, lock.split(":"))) for lock in locks}
+    every = pids if pids is not None else (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return {pid for pid in every if any(file in wanted for file in _open_files(pid))}
+
+
+def _open_files(pid: int) -> Iterator[tuple[int, int]]:
+    """(dev, inode) of every open file that we may look at."""
     try:
-        wanted = os.stat(path)
-    except FileNotFoundError:
-        return set()
-    return {pid for pid, dev, ino in _open_files() if (dev, ino) == (wanted.st_dev, wanted.st_ino)}
-
-
-def _open_files() -> Iterator[tuple[int, int, int]]:
-    """(pid, dev, inode) of every open file that we may look at."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            for fd in os.scandir(f"/proc/{name}/fd"):
-                try:
-                    status = fd.stat()
-                except OSError:
-                    continue
-                yield int(name), status.st_dev, status.st_ino
-        except OSError:
-            continue
-
-
-def marked(marker: str) -> set[int]:
-    """Processes whose environment holds this marker: children started with closed descriptors keep it."""
-    wanted = marker.encode()
-    found = set()
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if wanted in file.read(262144).split(b"\0"):
-                    found.add(int(name))
-        except OSError:
-            continue
-    return found
+        for fd in os.scandir(f"/proc/{pid}/fd"):
+            try:
+                status = fd.stat()
+            except OSError:
+                continue
+            yield status.st_dev, status.st_ino
+    except OSError:
+        return

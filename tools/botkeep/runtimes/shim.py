@@ -1,7 +1,7 @@
 """What stays behind to see one bot exit: a parent of 4 to 7 MB that records how it ended.
 
-Run by its path with `python -I -S`; it imports only os, fcntl and modules built into the interpreter, because each
-bot has one of these for as long as it lives (with json it costs 8.4 MB, with subprocess 9.8).
+Run by its path with `python -I -S`; it imports only os and modules built into the interpreter, because each bot has
+one of these for as long as it lives (with json it costs 8.4 MB, with subprocess 9.8; even `signal` brings enum).
 
     launch  started by the process runtime: forks, and waits until the bot is recorded
     watch   its child, in its own session: the bot's parent, and the reaper of everything the bot leaves behind
@@ -10,12 +10,10 @@ Order, so that a kill at any moment leaves either no bot or a recorded one: fork
 write instance.json (fsync, rename, fsync the folder); only then let it execute the command.
 """
 
-import fcntl
+import _signal  # type: ignore[import-not-found]
 import os
 import sys
 import time
-
-import _signal
 
 KEEP = 3
 TICK_SECONDS = 2.0
@@ -44,11 +42,11 @@ def launch(run_dir: str, lock_fd: str, generation: str, entry: str) -> None:
     os.set_inheritable(report, True)
     script = os.path.abspath(__file__)
     arguments = [sys.executable, "-I", "-S", script, "watch", run_dir, lock_fd, generation, entry, str(report)]
-    os.execv(sys.executable, arguments)
+    os.execv(sys.executable, arguments)  # noqa: S606
 
 
 def _become_subreaper() -> None:
-    """Orphans of the bot come to us, not to init: kept across execve, so that ctypes (1 MB) stays out of the watcher."""
+    """Orphans of the bot come to us, not to init. It is kept across execve: ctypes (1 MB) stays out of the watcher."""
     try:
         import ctypes
 
@@ -167,7 +165,7 @@ class Run:
             os.chdir(self.cwd)
             step = b"c"
             name, value = self.marker.split(b"=", 1)
-            os.execvpe(self.argv[0], self.argv, {name: value, **os.environb})
+            os.execvpe(self.argv[0], self.argv, {name: value, **os.environb})  # noqa: S606
         except OSError as error:
             os.write(fail, step + b"%d" % (error.errno or 0))
 
@@ -176,14 +174,13 @@ class Run:
             boot = file.read().strip()
         lock, own = os.fstat(self.lock), os.getpid()
         ticks, inode = _start_ticks(self.bot), _pidfd_inode(self.bot)
-        self.identity = "%s:%d:%d:%d" % (boot[:8], self.bot, ticks, inode)
+        self.identity = f"{boot[:8]}:{self.bot}:{ticks}:{inode}"
         text = (
-            '{"generation": %s, "entry": %s, "pid": %d, "start_ticks": %d, "pidfd_inode": %d, "boot_id": "%s", '
-            '"shim_pid": %d, "shim_ticks": %d, "at": %.6f, "log_offset": %d, "lock": "%d:%d"}'
-        ) % (
-            self.generation, _quoted(self.entry), self.bot, ticks, inode, boot,
-            own, _start_ticks(own), time.time(), self.log_offset, lock.st_dev, lock.st_ino,
-        )  # fmt: skip
+            f'{{"generation": {self.generation}, "entry": {_quoted(self.entry)}, "pid": {self.bot}, '
+            f'"start_ticks": {ticks}, "pidfd_inode": {inode}, "boot_id": "{boot}", "shim_pid": {own}, '
+            f'"shim_ticks": {_start_ticks(own)}, "at": {time.time():.6f}, "log_offset": {self.log_offset}, '
+            f'"lock": "{lock.st_dev}:{lock.st_ino}"}}'
+        )
         _write(self.run_dir + "/instance.json", text)
 
     def _reserve_exit(self) -> None:
@@ -204,17 +201,11 @@ class Run:
     def _record_exit(self, status: int, peak: int) -> None:
         signalled = os.WIFSIGNALED(status)
         text = (
-            '{"generation": %s, "key": "%s", "code": %s, "signal": %s, "at": %.6f, "peak_rss_kib": %d, "oom": %s, '
-            '"error": %s}'
-        ) % (
-            self.generation,
-            self.identity,
-            "null" if signalled else os.WEXITSTATUS(status),
-            os.WTERMSIG(status) if signalled else "null",
-            time.time(),
-            peak,
-            self._killed_for_memory(status),
-            _quoted(self.error.decode()) if self.error else "null",
+            f'{{"generation": {self.generation}, "key": "{self.identity}", "at": {time.time():.6f}, '
+            f'"code": {"null" if signalled else os.WEXITSTATUS(status)}, '
+            f'"signal": {os.WTERMSIG(status) if signalled else "null"}, "peak_rss_kib": {peak}, '
+            f'"oom": {self._killed_for_memory(status)}, '
+            f'"error": {_quoted(self.error.decode()) if self.error else "null"}}}'
         )
         try:
             _write_or_overwrite(self.run_dir + "/exit.json", text)
@@ -236,11 +227,12 @@ def _waited(pid: int) -> tuple[int, int]:
 
 
 def _quoted(text: str) -> str:
-    return '"%s"' % text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _start_ticks(pid: int) -> int:
-    with open("/proc/%d/stat" % pid, "rb") as file:
+    with open(f"/proc/{pid}/stat", "rb") as file:
         data = file.read()
     return int(data[data.rindex(b")") + 2 :].split()[19])
 
@@ -258,7 +250,7 @@ def _pidfd_inode(pid: int) -> int:
 
 def _write(path: str, text: str) -> None:
     """Whole or absent, also after a power cut. Padded, so that a later one fits into the same block."""
-    temporary = "%s.%d" % (path, os.getpid())
+    temporary = f"{path}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, _padded(text))
@@ -306,11 +298,12 @@ def _rotate(log: bytes, output: int, limit: int) -> None:
     The copy is whole and named before anything is truncated, so that no kill loses a line; what the bot writes
     between the last read and the truncation (microseconds) is lost.
     """
-    if os.fstat(output).st_size < limit:
-        return
+    size, room = os.fstat(output).st_size, os.fstatvfs(output)
+    if size < limit or room.f_bavail * room.f_frsize < 2 * size:
+        return  # on a nearly full disk the space is the bot's
     fresh = log + b".new"
     try:
-        reader = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+        reader = os.open(f"/proc/self/fd/{output}", os.O_RDONLY | os.O_CLOEXEC)
         writer = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     except OSError:
         return
@@ -348,4 +341,7 @@ def _remove(path: bytes) -> None:
 
 
 if __name__ == "__main__":
-    {"launch": launch, "watch": watch}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "launch":
+        launch(*sys.argv[2:])
+    else:
+        watch(*sys.argv[2:])

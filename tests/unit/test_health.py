@@ -1,0 +1,372 @@
+"""Health endpoints, real ones on loopback: well-behaved, slow, endless, lying, and somebody else's."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from botkeep import health
+from botkeep.health import look
+
+Answer = Callable[[socket.socket], None]
+Serve = Callable[[Answer], int]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Server:
+    """Answers each connection in a thread of its own, until it is closed."""
+
+    def __init__(self, answer: Answer, family: int = socket.AF_INET, host: str = "127.0.0.1") -> None:
+        self.answer = answer
+        self.socket = socket.create_server((host, 0), family=family)
+        self.port = self.socket.getsockname()[1]
+        self.over = threading.Event()
+        self.requests: list[bytes] = []
+        self.threads = [threading.Thread(target=self._accept, daemon=True)]
+        self.threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                thread = threading.Thread(target=self._answer, args=(self.socket.accept()[0],), daemon=True)
+                self.threads.append(thread)
+                thread.start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            self.requests.append(connection.recv(65536))
+            self.answer(connection)
+
+    def close(self) -> None:
+        self.over.set()
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for thread in self.threads:
+            thread.join(5)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answer], Server]]:
+    servers: list[Server] = []
+
+    def start(answer: Answer, **how: object) -> Server:
+        servers.append(Server(answer, **how))  # type: ignore[arg-type]
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def send(*parts: bytes) -> Answer:
+    def answer(connection: socket.socket) -> None:
+        for part in parts:
+            connection.sendall(part)
+
+    return answer
+
+
+def url(server: Server, path: str = "/health") -> str:
+    return f"http://127.0.0.1:{server.port}{path}"
+
+
+# ------------------------------------------------------------------------------------------------------ by status
+
+
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content", "201", "299 Fine"])
+def test_any_2xx_is_healthy(serve: Callable[[Answer], Server], status: str) -> None:
+    seen = look(url(serve(send(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()))))
+    assert (seen.ok, seen.rule, seen.text) == (True, "ok", f"answered {status[:3]}")
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "500 Oops", "503 Service Unavailable", "401 Unauthorized"])
+def test_an_error_status_is_failing_and_says_what_it_said(serve: Callable[[Answer], Server], status: str) -> None:
+    body = b'{"state": "degraded", "token": "abcdef123"}'
+    seen = look(url(serve(send(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode(), body))))
+    assert (seen.ok, seen.rule, seen.certain) == (False, "status", False)
+    assert seen.text == f'it answers {status[:3]}: {{"state": "degraded", "token": "[redacted]"}}'
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+def test_a_redirect_is_failing_and_is_not_followed(serve: Callable[[Answer], Server], code: int) -> None:
+    target = serve(send(OK))
+    head = f"HTTP/1.1 {code} Moved\r\nLocation: {url(target)}\r\nContent-Length: 0\r\n\r\n"
+    seen = look(url(serve(send(head.encode()))))
+    assert (seen.ok, seen.rule) == (False, "redirect")
+    assert target.requests == []
+
+
+def test_the_question_is_plain_and_asks_for_no_compression(serve: Callable[[Answer], Server]) -> None:
+    server = serve(send(OK))
+    assert look(url(server, "/health?verbose=1&q=ä")).ok
+    (request,) = server.requests
+    assert request.startswith(b"GET /health?verbose=1&q=%C3%A4 HTTP/1.1\r\n")
+    assert f"Host: 127.0.0.1:{server.port}\r\n".encode() in request
+    assert b"Accept-Encoding: identity\r\n" in request
+    assert b"gzip" not in request
+
+
+def test_proxies_of_the_environment_are_not_used(
+    serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert look(url(serve(send(OK)))).ok
+
+
+def test_an_interim_answer_is_passed_over(serve: Callable[[Answer], Server]) -> None:
+    assert look(url(serve(send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", OK)))).ok
+
+
+def test_a_chunked_answer_of_a_server_that_keeps_the_connection_ends_with_its_last_chunk(
+    serve: Callable[[Answer], Server],
+) -> None:
+    server = serve(send(OK))
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+        server.over.wait(10)
+
+    server.answer = answer
+    assert look(url(server)).ok
+
+
+def test_a_server_on_ipv6_is_asked_too(serve: Callable[..., Server]) -> None:
+    server = serve(send(OK), family=socket.AF_INET6, host="::1")
+    assert look(f"http://[::1]:{server.port}/").ok
+
+
+def test_localhost_finds_a_server_that_listens_on_ipv4_only(serve: Callable[[Answer], Server]) -> None:
+    assert look(f"http://localhost:{serve(send(OK)).port}/").ok
+
+
+# ----------------------------------------------------------------------------------------- slow, endless, garbage
+
+
+def test_nobody_there_is_refused_but_a_starting_bot_looks_the_same() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    seen = look(f"http://127.0.0.1:{port}/")
+    assert (seen.ok, seen.rule, seen.certain) == (False, "refused", False)
+    assert str(port) in seen.text
+
+
+def _bounded(server: Server, deadline: float = 0.4) -> str:
+    began = time.monotonic()
+    seen = look(url(server), deadline=deadline)
+    assert time.monotonic() - began < deadline + 1
+    assert not seen.ok
+    assert seen.seconds >= deadline
+    return seen.rule
+
+
+def test_a_server_that_never_answers_runs_out_of_time(serve: Callable[[Answer], Server]) -> None:
+    server = serve(send())
+    server.answer = _drip(server, b"", b"")
+    assert _bounded(server) == "timeout"
+
+
+def _drip(server: Server, start: bytes, drop: bytes) -> Answer:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(start)
+        while not server.over.wait(0.02):
+            connection.sendall(drop)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("start", "drop"),
+    [
+        (b"", b"H"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", b"z"),
+        (b"HTTP/1.1 103 Early\r\n\r\n", b"HTTP/1.1 103 Early\r\n\r\n"),
+    ],
+)
+def test_a_dripping_server_does_not_stretch_the_deadline(
+    serve: Callable[[Answer], Server], start: bytes, drop: bytes
+) -> None:
+    server = serve(send())
+    server.answer = _drip(server, start, drop)
+    rule = look(url(server), deadline=0.4).rule if not start else _bounded(server)
+    assert rule == ("timeout" if start else "status")  # one H, two, three: soon that is no HTTP
+
+
+def test_a_full_backlog_does_not_stretch_the_deadline() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        address = server.getsockname()
+        waiting = []
+        for _ in range(3):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(address)
+            waiting.append(one)
+        seen = look(f"http://127.0.0.1:{address[1]}/", deadline=0.3)
+        for one in waiting:
+            one.close()
+    assert (seen.ok, seen.rule) == (False, "timeout")
+
+
+def _endless(start: bytes, more: bytes) -> Answer:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(start)
+        while True:
+            connection.sendall(more)
+
+    return answer
+
+
+def test_an_endless_body_is_judged_by_its_status(serve: Callable[[Answer], Server]) -> None:
+    assert look(url(serve(_endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 4096)))).ok
+    assert look(url(serve(_endless(b"HTTP/1.1 500 No\r\n\r\n", b"x" * 4096)))).rule == "status"
+
+
+def test_endless_headers_are_too_long(serve: Callable[[Answer], Server]) -> None:
+    seen = look(url(serve(_endless(b"HTTP/1.1 200 OK\r\n", b"X-Header: y\r\n" * 100))))
+    assert (seen.ok, seen.rule) == (False, "too-long")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x00\xff\xfe" * 100, b"HTTP/9.9 200 OK\r\n\r\n", b"HTTP/1.1 999 Odd\r\n\r\n",
+     b"HTTP/1.1 2OO OK\r\n\r\n", b"<html>502</html>", b"HTTP/1.1 200", b"\r\n\r\n"],
+)  # fmt: skip
+def test_what_is_no_http_answer_is_failing(serve: Callable[[Answer], Server], garbage: bytes) -> None:
+    seen = look(url(serve(send(garbage))))
+    assert (seen.ok, seen.rule) == (False, "status")
+    assert seen.text.isprintable()
+
+
+def test_a_server_that_does_not_speak_tls_is_not_asked_in_the_clear(serve: Callable[[Answer], Server]) -> None:
+    server = serve(send(OK))
+    seen = look(f"https://127.0.0.1:{server.port}/")
+    assert (seen.ok, seen.rule) == (False, "refused")
+    assert not any(request.startswith(b"GET") for request in server.requests)
+
+
+# ------------------------------------------------------------------------------------------------- where it may lead
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://169.254.169.254/latest/meta-data", "http://[::ffff:169.254.169.254]/", "http://0x7f.1/", "http://127.1/",
+     "http://2130706433/", "http://0.0.0.0/", "http://10.0.0.1/", "http://[fe80::1%25lo]/", "http://[::]/", "http://1.1.1.1",
+     "http://user:password@127.0.0.1/", "http://127.0.0.1\\@1.1.1.1/", "file:///etc/passwd", "ftp://127.0.0.1/", "",
+     "http://", "http:///health", "http://127.0.0.1:99999/", "http://[::1/", "gopher://127.0.0.1:70/"],
+)  # fmt: skip
+def test_only_plain_loopback_addresses_are_asked(address: str) -> None:
+    seen = look(address, deadline=1)
+    assert (seen.ok, seen.rule) == (False, "not-allowed")
+    assert seen.seconds < 1
+    assert "password" not in seen.text or "etc" in seen.text
+
+
+def test_a_name_that_does_not_resolve_is_refused() -> None:
+    assert look("http://no-such-host.invalid/", deadline=5).rule in ("refused", "timeout")
+
+
+def test_a_mapped_loopback_address_is_loopback(serve: Callable[[Answer], Server]) -> None:
+    assert look(f"http://[::ffff:127.0.0.1]:{serve(send(OK)).port}/").ok
+
+
+def _target(host: str) -> health._Target:
+    return health._Target("http", host, 80, "/", host)
+
+
+def test_a_listed_host_may_be_elsewhere_but_not_where_clouds_keep_credentials() -> None:
+    """What a name resolves to is checked, and that very address is connected to: rebinding changes nothing."""
+    lan, cloud = ipaddress.ip_address("192.168.1.7"), ipaddress.ip_address("169.254.169.254")
+    listed = frozenset({"nas.local"})
+    assert health._checked(_target("nas.local"), [lan], listed) == [lan]
+    assert health._checked(_target("nas.local"), [cloud, lan], listed) == [lan]
+    for host, addresses in (("nas.local", [cloud]), ("other.local", [lan]), ("localhost", [lan, cloud])):
+        with pytest.raises(health._RuleError, match="allowed_hosts"):
+            health._checked(_target(host), addresses, listed)
+
+
+def test_a_listed_host_is_found_whatever_its_letters(serve: Callable[[Answer], Server]) -> None:
+    server = serve(send(OK))
+    assert look(f"http://LOCALHOST:{server.port}/", allowed_hosts={"LocalHost"}).ok
+
+
+# ------------------------------------------------------------------------------------------------ whose port it is
+
+STRANGER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+server = http.server.HTTPServer((sys.argv[1], 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture(params=["127.0.0.1", "0.0.0.0"])
+def stranger(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """(pid, port) of another process that answers 200."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", STRANGER, request.param], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process.pid, int(process.stdout.readline())
+        process.kill()
+
+
+def test_an_answer_of_the_bots_own_process_counts(stranger: tuple[int, int]) -> None:
+    pid, port = stranger
+    assert look(f"http://127.0.0.1:{port}/", owner_pids={pid, os.getpid()}).ok
+
+
+def test_an_answer_of_somebody_elses_process_is_certainly_not_the_bots(stranger: tuple[int, int]) -> None:
+    pid, port = stranger
+    assert look(f"http://127.0.0.1:{port}/").ok
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bot:
+        seen = look(f"http://127.0.0.1:{port}/", owner_pids={bot.pid})
+        bot.kill()
+    assert (seen.ok, seen.rule, seen.certain) == (False, "wrong-owner", True)
+    assert seen.text == f"port {port} belongs to pid {pid} (python), which is not the bot." or str(pid) in seen.text
+
+
+def test_a_worker_that_the_bot_forked_a_moment_ago_is_the_bots(stranger: tuple[int, int]) -> None:
+    assert look(f"http://127.0.0.1:{stranger[1]}/", owner_pids={os.getpid()}).ok  # it is our child
+
+
+def test_of_a_bot_that_is_gone_by_now_nothing_is_said(stranger: tuple[int, int]) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    assert look(f"http://127.0.0.1:{stranger[1]}/", owner_pids={gone.pid}).ok
+
+
+def test_the_owner_of_an_ipv6_port_is_found(serve: Callable[..., Server]) -> None:
+    server = serve(send(OK), family=socket.AF_INET6, host="::1")
+    assert look(f"http://[::1]:{server.port}/", owner_pids={os.getpid()}).ok
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bot:
+        seen = look(f"http://[::1]:{server.port}/", owner_pids={bot.pid})
+        bot.kill()
+    assert seen.rule == "wrong-owner"
+
+
+def test_many_bots_are_asked_at_once(serve: Callable[[Answer], Server]) -> None:
+    servers = [serve(send(OK)) for _ in range(8)]
+    with ThreadPoolExecutor(16) as pool:
+        seen = list(pool.map(lambda server: look(url(server), owner_pids={os.getpid()}), servers * 8))
+    assert all(one.ok for one in seen)

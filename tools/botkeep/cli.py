@@ -1,0 +1,524 @@
+"""The `botkeep` command: each command opens a desk, asks it for one thing and prints what it gave.
+
+Imports stay inside the commands that need them: `botkeep check` runs every few minutes, on small machines too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import __version__
+from .model import Action, ActionReport, Actor, BotkeepError, Observation, Result, UsageError, Verdict, utc_now
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from .ledger import Entry
+    from .rounds import Desk
+    from .workspace import Workspace
+
+USED_WRONGLY = 2
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""As a shell counts a program that SIGPIPE ended."""
+SIDE_BY_SIDE = 8
+ENTRIES = 50
+
+Arguments = argparse.Namespace
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command. Returns its exit code; what a BotkeepError says becomes one line on standard error."""
+    try:
+        asked = parser().parse_args(argv)
+        code = int(asked.run(asked))
+        sys.stdout.flush()
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    except BotkeepError as error:
+        return _complain(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in the buffer has nowhere else to go
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _complain(error: BotkeepError) -> int:
+    print(f"botkeep: {' '.join(str(error).split())}", file=sys.stderr)
+    return USED_WRONGLY if isinstance(error, UsageError) else 1
+
+
+# ---------------------------------------------------------------------------------------------------- what they share
+
+
+def _workspace(asked: Arguments) -> Workspace:
+    from .workspace import find_workspace
+
+    return find_workspace(asked.home, os.environ, Path.cwd())
+
+
+@contextmanager
+def _desk(asked: Arguments, actor: Actor = Actor.PERSON) -> Iterator[Desk]:
+    from .rounds import Desk
+
+    desk = Desk.open(_workspace(asked), actor)
+    try:
+        yield desk
+    finally:
+        desk.close()
+
+
+def _zone(desk: Desk) -> tzinfo:
+    from .config import load_fleet
+    from .schedule import people_zone
+
+    return people_zone(load_fleet(desk.workspace).timezone, os.environ)
+
+
+def _since(asked: Arguments, desk: Desk) -> datetime | None:
+    from .results import parse_since
+
+    return parse_since(asked.since, desk.clock(), _zone(desk)) if asked.since else None
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def _print_document(document: BaseModel) -> None:
+    print(document.model_dump_json(indent=2))
+
+
+def _colour() -> bool:
+    from .terminal import coloured
+
+    return coloured(sys.stdout, os.environ)
+
+
+def _login() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+# ---------------------------------------------------------------------------------------------------- looking
+
+
+def _check(asked: Arguments) -> int:
+    with _desk(asked) as desk:
+        report = desk.check(asked.bots)
+    if asked.json:
+        from .results import check_document
+
+        _print_document(check_document(report, fold=False))
+    else:
+        from . import terminal
+
+        _print(*terminal.verdict_lines(report.verdicts, colour=_colour()), *terminal.labelled("mend", report.problems))
+    return 0 if report.fine else 1
+
+
+def _status(asked: Arguments) -> int:
+    from . import terminal
+    from .results import status_document
+
+    with _desk(asked) as desk:
+        now = desk.clock()
+        seen = _glance(desk, asked.bots, now)
+    if asked.json:
+        _print_document(status_document(seen, now))
+    else:
+        _print(*terminal.status_lines(seen, now, colour=_colour()))
+    return 0
+
+
+def _glance(desk: Desk, names: Sequence[str], now: datetime) -> list[tuple[Verdict, Observation]]:
+    """One look at each bot, which is neither recorded nor followed by a second one."""
+    from .judge import decide
+    from .probe import look
+
+    bench = desk.bench()
+    chosen = [bench.fleet.get(name).name for name in names] or [entry.name for entry in bench.fleet.entries]
+    seen = look(bench.fleet, chosen, bench.cursor, now, bench.answer_within)
+    looks = {name: seen[name].observation for name in chosen}
+    return [(decide(looks[name], bench.playbooks, bench.history(name), now), looks[name]) for name in chosen]
+
+
+def _diagnose(asked: Arguments) -> int:
+    from . import terminal
+    from .results import diagnosis_document
+
+    with _desk(asked) as desk:
+        found, zone = desk.diagnose(asked.bot), _zone(desk)
+    if asked.json:
+        _print_document(diagnosis_document(found))
+    else:
+        _print(*terminal.diagnosis_lines(found, zone))
+    return 0
+
+
+def _doctor(asked: Arguments) -> int:
+    from . import terminal
+    from .results import doctor_document
+
+    with _desk(asked) as desk:
+        found = desk.doctor()
+    if asked.json:
+        _print_document(doctor_document(found))
+    else:
+        _print(*terminal.doctor_lines(found, colour=_colour()))
+    return 1 if any(one.level == "problem" for one in found) else 0
+
+
+def _pnl(asked: Arguments) -> int:
+    from . import terminal
+    from .results import pnl_document
+
+    with _desk(asked) as desk:
+        since = _since(asked, desk)
+        found = desk.pnl(asked.bots, since, asked.method)
+    document = pnl_document(found, since)
+    if asked.json:
+        _print_document(document)
+    else:
+        _print(*terminal.pnl_lines(document))
+    return 0
+
+
+def _report(asked: Arguments) -> int:
+    from .report import render
+    from .results import report_document
+
+    with _desk(asked) as desk:
+        since = _since(asked, desk) or desk.clock() - timedelta(hours=24)
+        report = desk.report(since)
+        text = render(report, _zone(desk))
+    if asked.json:
+        _print_document(report_document(report, text))
+    else:
+        _print(text.rstrip("\n"))
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------- acting
+
+
+def _round(asked: Arguments) -> int:
+    from . import terminal
+    from .results import round_document
+
+    with _desk(asked, Actor.ROUND) as desk:
+        report, zone = desk.round(), _zone(desk)
+    if asked.json:
+        _print_document(round_document(report))
+    else:
+        _print(*terminal.round_lines(report, zone, colour=_colour()))
+    return 0 if report.fine else 1
+
+
+def _start(asked: Arguments) -> int:
+    return _each(asked, lambda desk, name: desk.start(name, asked.reason, override=asked.override))
+
+
+def _restart(asked: Arguments) -> int:
+    return _each(asked, lambda desk, name: desk.restart(name, asked.reason, override=asked.override))
+
+
+def _stop(asked: Arguments) -> int:
+    return _each(asked, lambda desk, name: desk.stop(name, asked.reason))
+
+
+def _each(asked: Arguments, deed: Callable[[Desk, str], ActionReport]) -> int:
+    """Do it to every bot that was asked for, side by side; shown in their order, each as soon as it can be."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    asked.reason = asked.reason or f"asked by {_login()} on the command line"
+    with _desk(asked) as desk:
+        names = _names(asked, desk)
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            return _show_actions(asked, pool.map(lambda name: _one(desk, name, deed), names))
+
+
+def _names(asked: Arguments, desk: Desk) -> list[str]:
+    """The bots asked for. Raises UsageError, before anything is done, for an unknown one, or if none or both were said."""
+    fleet = desk.bench().fleet
+    if bool(asked.bots) is asked.all:
+        raise UsageError(f"botkeep {asked.command}: name the bots, or say --all; one of the two.")
+    names = [entry.name for entry in fleet.entries] if asked.all else [fleet.get(name).name for name in asked.bots]
+    return list(dict.fromkeys(names))
+
+
+def _one(desk: Desk, name: str, deed: Callable[[Desk, str], ActionReport]) -> ActionReport:
+    """One bot's failure is its own report: the others go on."""
+    try:
+        return deed(desk, name)
+    except BotkeepError as error:
+        return ActionReport(name, Action.NOTE, Result.FAILED, str(error))
+
+
+def _show_actions(asked: Arguments, reports: Iterable[ActionReport]) -> int:
+    from . import terminal
+    from .results import actions_document
+
+    done = []
+    for report in reports:
+        done.append(report)
+        if not asked.json:
+            print(terminal.action_line(report, colour=_colour()), flush=True)
+    if asked.json:
+        _print_document(actions_document(done))
+    return 0 if all(report.ok for report in done) else 1
+
+
+def _backup(asked: Arguments) -> int:
+    with _desk(asked) as desk:
+        return _show_actions(asked, desk.back_up(asked.bots))
+
+
+def _restore(asked: Arguments) -> int:
+    from . import terminal
+    from .results import plan_document
+
+    with _desk(asked) as desk:
+        if asked.plan:
+            reason = asked.reason or f"asked by {_login()} on the command line"
+            return _show_actions(asked, [desk.restore(asked.bot, asked.plan, reason)])
+        plan = plan_document(desk.plan_restore(asked.bot))
+    if asked.json:
+        _print_document(plan)
+    else:
+        _print(*terminal.plan_lines(plan))
+    return 0
+
+
+def _approve(asked: Arguments) -> int:
+    with _desk(asked) as desk:
+        return _show_entry(asked, desk.approve(asked.id, _login()))
+
+
+def _note(asked: Arguments) -> int:
+    with _desk(asked) as desk:
+        return _show_entry(asked, desk.note(asked.text, asked.bot))
+
+
+def _show_entry(asked: Arguments, entry: Entry) -> int:
+    from .results import entry_document
+
+    if asked.json:
+        _print_document(entry_document(entry))
+    else:
+        _print(f"{entry.id}  {entry.sentence}")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------- texts
+
+
+def _journal(asked: Arguments) -> int:
+    from . import terminal
+    from .results import memory_document
+
+    with _desk(asked) as desk:
+        if asked.verify:
+            return _verify(desk)
+        found, zone = desk.memory(asked.bot, _since(asked, desk), asked.limit + 1), _zone(desk)
+    if asked.json:
+        _print_document(memory_document(found, asked.limit))
+    else:
+        _print(*terminal.journal_lines(found[-asked.limit :], zone))
+    return 0
+
+
+def _verify(desk: Desk) -> int:
+    problems = desk.journal.verify(desk.clock())
+    _print(*(problems or ["The journal and the ledger agree, and nobody changed an entry."]))
+    return 1 if problems else 0
+
+
+def _playbooks(asked: Arguments) -> int:
+    from . import terminal
+    from .results import playbook_document, playbooks_document
+
+    with _desk(asked) as desk:
+        if asked.fault:
+            one = desk.playbook(asked.fault)
+            if asked.json:
+                _print_document(playbook_document(one))
+            else:
+                _print(*terminal.playbook_text(one))
+            return 0
+        books = desk.bench().playbooks
+    if asked.json:
+        _print_document(playbooks_document(books))
+    else:
+        _print(*terminal.playbook_table(books))
+    return 0
+
+
+def _schedule(asked: Arguments) -> int:
+    from .config import load_fleet
+    from .schedule import assistant_recipes, crontab_lines, load_schedule
+
+    workspace = _workspace(asked)
+    tasks, zone = load_schedule(workspace), load_fleet(workspace).timezone
+    if not tasks:
+        raise UsageError("config/schedule.json lists no task. `botkeep init` into another folder shows what it holds.")
+    for recipe in (crontab_lines, assistant_recipes):
+        _print(recipe(tasks, workspace.home, _command(), zone))
+    return 0
+
+
+def _command() -> str:
+    """The path of this botkeep: cron has no PATH to speak of."""
+    called = Path(sys.argv[0])
+    beside = Path(sys.executable).with_name("botkeep")
+    return str(called.absolute() if called.name == "botkeep" else beside)
+
+
+def _init(asked: Arguments) -> int:
+    from .pack import init
+
+    report = init(Path(asked.directory), utc_now())
+    for what, names in (("made", report.created), ("updated", report.updated), ("kept", report.kept)):
+        _print(*(f"{what:8}{name}" for name in names))
+    _print(f"{report.workspace.home} is a botkeep workspace.", *report.notes)
+    return 0
+
+
+def _docs(asked: Arguments) -> int:
+    from .docs import main as write_docs
+
+    return int(write_docs(check=asked.check))
+
+
+def _demo(asked: Arguments) -> int:
+    from .demo import run
+
+    return run(keep=asked.keep)
+
+
+def _serve(asked: Arguments) -> int:
+    from .server import serve
+
+    workspace = _workspace(asked)
+    if sys.stdin is not None and sys.stdin.isatty():
+        print("botkeep: serve talks MCP; an assistant's host starts it. Ctrl+C ends it.", file=sys.stderr)
+
+    def open_desk() -> Desk:
+        from .rounds import Desk
+
+        return Desk.open(workspace, Actor.ASSISTANT)
+
+    serve(open_desk, read_only=asked.read_only)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------- the parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with mistakes as UsageError and the closest word."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See: {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            from .fields import closest, show
+
+            what = "command" if action.dest == "command" else f"{action.option_strings[0]}"
+            raise UsageError(f"{self.prog}: there is no {what} {show(value)}; {closest(str(value), action.choices)}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser("botkeep", description="Keeps trading bots alive.", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"botkeep {__version__}")
+    top.add_argument("--home", metavar="DIR", help="the workspace; else $BOTKEEP_HOME, else the nearest folder above")
+    top.set_defaults(run=lambda _: _show_help(top))
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, (run, about, arguments) in COMMANDS.items():
+        one = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+        one.set_defaults(run=run)
+        for argument in arguments:
+            argument(one)
+        if name not in ("init", "docs", "demo"):
+            one.add_argument("--home", metavar="DIR", default=argparse.SUPPRESS, help="the workspace")
+    return top
+
+
+def _show_help(top: argparse.ArgumentParser) -> int:
+    top.print_help(sys.stderr)
+    return USED_WRONGLY
+
+
+Argument = Callable[[argparse.ArgumentParser], Any]
+
+
+def _arg(*names: str, **how: Any) -> Argument:
+    return lambda one: one.add_argument(*names, **how)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of entries; write 1 to 100000")
+    return int(text)
+
+
+BOT = _arg("bot", metavar="BOT", help="its name in config/bots.json")
+BOTS = _arg("bots", metavar="BOT", nargs="*", help="names in config/bots.json; all bots if none is given")
+ACTED_ON = _arg("bots", metavar="BOT", nargs="*", help="names in config/bots.json")
+ALL = _arg("--all", action="store_true", help="every configured bot")
+JSON = _arg("--json", action="store_true", help="print a JSON document: amounts as text, times in UTC")
+SINCE = _arg("--since", metavar="TIME", help="24h, 7d or ISO 8601 (your zone, if it names none)")
+REASON = _arg("--reason", metavar="TEXT", default="", help="why; for the journal")
+OVERRIDE = _arg("--override", metavar="REASON", help="lift back-off, caps and mode of the playbooks; never never-two")
+OF_BOT = _arg("--bot", metavar="BOT", help="of this bot")
+
+COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]] = {
+    "init": (_init, "make a folder a workspace, or bring one up to date; keeps what you changed",
+             (_arg("directory", metavar="DIR", help="the folder"),)),
+    "doctor": (_doctor, "say what is missing, bot by bot, and how to mend it", (JSON,)),
+    "check": (_check, "look at the bots; exit 0 all well, 1 a bot is faulty or unknown, 2 used wrongly", (BOTS, JSON)),
+    "status": (_status, "show the bots in a table, at one quick look", (BOTS, JSON)),
+    "diagnose": (_diagnose, "say why a bot is as it is", (BOT, JSON)),
+    "round": (_round, "look, act by playbook, do what the schedule says: what cron calls", (JSON,)),
+    "start": (_start, "start bots that do not run", (ACTED_ON, ALL, REASON, OVERRIDE, JSON)),
+    "stop": (_stop, "end every copy of bots, proven", (ACTED_ON, ALL, REASON, JSON)),
+    "restart": (_restart, "end every copy of bots and start one", (ACTED_ON, ALL, REASON, OVERRIDE, JSON)),
+    "approve": (_approve, "say yes to an action that a playbook asks a person for",
+                (_arg("id", metavar="ID", help="as the refusal or the journal names it"), JSON)),
+    "restore": (_restore, "plan how to mend a damaged data file; with --plan, do it",
+                (BOT, _arg("--plan", metavar="ID", help="the plan to carry out"), REASON, JSON)),
+    "backup": (_backup, "store verified snapshots of data files", (BOTS, JSON)),
+    "pnl": (_pnl, "show realised profit and loss",
+            (BOTS, SINCE, _arg("--method", choices=("fifo", "average"), default="fifo", help="else fifo"), JSON)),
+    "report": (_report, "print the health report of the last day, or since a time", (SINCE, JSON)),
+    "note": (_note, "add a note to the journal",
+             (_arg("text", metavar="TEXT", help="one line"), OF_BOT, JSON)),
+    "journal": (_journal, "show what was done, noted and told",
+                (OF_BOT, SINCE, _arg("--limit", metavar="N", type=_limit, default=ENTRIES, help=f"at most; {ENTRIES}"),
+                 _arg("--verify", action="store_true", help="find changed, missing and forged entries"), JSON)),
+    "playbooks": (_playbooks, "list the playbooks in force, or print one",
+                  (_arg("fault", metavar="FAULT", nargs="?", help="print this one"), JSON)),
+    "schedule": (_schedule, "print crontab lines, and how to have an assistant woken", ()),
+    "docs": (_docs, "write the generated tables of this checkout",
+             (_arg("--check", action="store_true", help="only say whether they are up to date"),)),
+    "serve": (_serve, "answer an assistant over MCP on standard input and output",
+              (_arg("--read-only", action="store_true", help="without the five tools that change something"),)),
+    "demo": (_demo, "break four real bots in a temporary folder and bring them back",
+             (_arg("--keep", action="store_true", help="keep the folder"),)),
+}  # fmt: skip

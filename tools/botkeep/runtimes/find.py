@@ -1,0 +1,270 @@
+"""Which living processes are this bot: by record, command line, name, lock, environment and descent.
+
+Each single way misses one: the lock a child that was started with closed descriptors, the environment a program that
+renamed itself, the process tree a double fork, the command line a renamed one. A look takes what the process table
+says, for all bots at once; the hunt, before anything is stopped or started, takes the union of everything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from botkeep.model import EngineError, Instance, InstanceState
+
+from .base import Target
+from .procs import (
+    Command,
+    Proc,
+    ProcessTable,
+    carried_marker,
+    interpreter_of,
+    is_same_program,
+    lock_holders,
+    process_key,
+    program_key,
+    program_names,
+    watched_by,
+    without_ending,
+    working_folder,
+)
+from .record import Record, read_record
+
+
+def command_of(target: Target) -> Command | None:
+    """The bot's own command; None for one that is only watched."""
+    if target.config is None:
+        return None
+    cwd = os.path.realpath(os.path.join(target.home, target.config.cwd))
+    return Command(target.name, tuple(target.config.command), cwd)
+
+
+def lock_name(target: Target) -> str | None:
+    """`dev:ino` of the bot's lock; None if it has none yet."""
+    try:
+        status = os.stat(target.run_dir / "run.lock")
+    except OSError:
+        return None
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def marker_value(lock: str, name: str) -> str:
+    """What the environment of the bot carries, and of every child that inherits it: this very lock, of this bot."""
+    return f"{lock}:{name}"
+
+
+# ---------------------------------------------------------------------------------------------------- matches
+
+
+def matches(target: Target, table: ProcessTable) -> dict[int, str]:
+    """Living processes that are this bot by their command line or name, and by which.
+
+    Raises EngineError where what is configured cannot tell them from others.
+    """
+    command, names = command_of(target), _names(target)
+    found: dict[int, str] = {}
+    for proc in _candidates(table, command, names):
+        how = _how(proc, command, names, table)
+        if how and not _is_anothers(target, command, proc, how):
+            found[proc.pid] = how
+    if found and command is None and target.names_are_shared:
+        raise EngineError(
+            f"process_name {target.process_name!r} is that of several bots, so nothing tells pid {min(found)} from "
+            f"theirs. Give each of them a `runtime` with its command."
+        )
+    return found
+
+
+def _names(target: Target) -> frozenset[str]:
+    """What `process_name` may match; the extension is optional. Nothing where the command tells better."""
+    name = target.process_name
+    if not name or (target.config and target.names_are_shared):
+        return frozenset()
+    if not interpreter_of(name):
+        return frozenset({name, without_ending(name)})
+    if target.config:
+        return frozenset()
+    raise EngineError(
+        f"process_name {name!r} names every program that {name} runs. Write the name of the bot's script instead."
+    )
+
+
+def _candidates(table: ProcessTable, command: Command | None, names: frozenset[str]) -> Iterable[Proc]:
+    wanted = names | (program_names(command.argv) if command else frozenset())
+    return {proc.pid: proc for name in wanted for proc in table.by_name.get(name, ())}.values()
+
+
+def _how(proc: Proc, command: Command | None, names: frozenset[str], table: ProcessTable) -> str | None:
+    if watched_by(proc) is not None:
+        return None
+    if command and is_same_program(proc, command.argv, command.cwd):
+        return "command"
+    if proc.pid in table.own_line:
+        return None  # a script called like the bot that calls us
+    return "process_name" if any(proc in table.by_name.get(name, ()) for name in names) else None
+
+
+def _is_anothers(target: Target, command: Command | None, proc: Proc, how: str) -> bool:
+    """Whether a process that looks like this bot is another one of the fleet: same program, same name."""
+    rivals = [
+        one
+        for one in target.rivals.get(program_key(proc.argv), ())
+        if one.owner != target.name and is_same_program(proc, one.argv, one.cwd)
+    ]
+    carried = carried_marker(proc.pid) if rivals or how == "process_name" else None
+    if carried and _is_neighbours(target, carried):
+        return True
+    if not rivals or _is_own_marker(target, carried):
+        return False
+    return how == "process_name" or _works_elsewhere(target, command, proc, rivals)
+
+
+def _is_own_marker(target: Target, carried: str | None) -> bool:
+    lock = lock_name(target)
+    return bool(carried and lock) and carried == marker_value(str(lock), target.name)
+
+
+def _is_neighbours(target: Target, carried: str) -> bool:
+    """Whether botkeep put this marker into another bot of this workspace."""
+    lock, _, name = carried.rpartition(":")
+    if not name or "/" in name or name == target.name:
+        return False
+    try:
+        status = os.stat(target.run_dir.parent / name / "run.lock")
+    except OSError:
+        return False
+    return lock == f"{status.st_dev}:{status.st_ino}"
+
+
+def _works_elsewhere(target: Target, command: Command | None, proc: Proc, rivals: list[Command]) -> bool:
+    """The same script with the same arguments: the folder decides, and where it does not, nobody may guess."""
+    place = working_folder(proc.pid)
+    there = [one.owner for one in rivals if os.path.realpath(one.cwd) == place]
+    here = command is not None and command.cwd == place
+    if here != bool(there):
+        return not here
+    owners = ", ".join(sorted({target.name, *(one.owner for one in rivals)}))
+    raise EngineError(
+        f"pid {proc.pid} runs the same command as {owners}, and botkeep did not start it: nothing tells whose it is. "
+        f"End it, or give the bots different arguments or folders."
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- instances
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What belongs to the recorded run: the bot, what hangs below its watcher, what carries its lock or marker."""
+
+    target: Target
+    table: ProcessTable
+    record: Record
+    bot: Proc | None
+    below: frozenset[int]
+
+    def holds(self, pid: int) -> bool:
+        if (self.bot and pid == self.bot.pid) or pid in self.below:
+            return True
+        if carried_marker(pid) == marker_value(self.record.lock, self.target.name):
+            return True
+        return bool(lock_holders({self.record.lock}, [pid]))
+
+
+def instances(target: Target, table: ProcessTable, record: Record | None) -> tuple[Instance, ...]:
+    """Group the processes found: workers and wrapper shells belong to their topmost ancestor that was found too."""
+    found = matches(target, table)
+    family = _family(target, table, record)
+    if family and family.bot:
+        found[family.bot.pid] = "recorded"
+    tops = [pid for pid in found if not any(above in found for above in _up_to_watcher(table, pid))]
+    ours = [pid for pid in tops if family and (len(tops) > 1 or family.bot) and family.holds(pid)]
+    others = [_instance(table, pid, (), found[pid], str(target.run_dir)) for pid in tops if pid not in ours]
+    own = (_own_instance(family, ours, found),) if family and ours else ()
+    return (*own, *sorted(others, key=lambda one: one.pid or 0))
+
+
+def _family(target: Target, table: ProcessTable, record: Record | None) -> _Family | None:
+    if record is None or record.boot_id != table.boot:
+        return None
+    bot, watcher = record.bot(table), record.watcher(table)
+    below = table.descendants(watcher.pid, str(target.run_dir)) if watcher else ()
+    return _Family(target, table, record, bot, frozenset(below))
+
+
+def _up_to_watcher(table: ProcessTable, pid: int) -> Iterable[int]:
+    """Ancestors below the watcher: what is above it has nothing to do with this bot, even if it started us."""
+    for above in table.ancestors(pid):
+        if above not in table.procs or watched_by(table.procs[above]) is not None:
+            return
+        yield above
+
+
+def _own_instance(family: _Family, tops: list[int], found: dict[int, str]) -> Instance:
+    """One instance of all of them: the recorded bot, or the eldest of what it left behind."""
+    table, run_dir = family.table, str(family.target.run_dir)
+    eldest = min(tops, key=lambda pid: table.procs[pid].start_ticks)
+    lead = family.bot.pid if family.bot else eldest
+    more = (*tops, *(below for top in tops for below in table.descendants(top, run_dir)), *family.below)
+    how = "recorded" if family.bot else "descendant" if lead in family.below else found[lead]
+    return _instance(table, lead, more, how, run_dir, family.record if family.bot else None)
+
+
+def _instance(
+    table: ProcessTable, pid: int, more: Iterable[int], how: str, run_dir: str, record: Record | None = None
+) -> Instance:
+    proc = table.procs[pid]
+    members = tuple(dict.fromkeys((pid, *table.descendants(pid, run_dir), *more)))
+    return Instance(
+        key=record.key if record else process_key(proc, table.boot),
+        pid=pid,
+        state=InstanceState.FROZEN if proc.state == "T" else InstanceState.RUNNING,
+        started_at=table.started_at(proc),
+        ours=record is not None,
+        how=how,
+        members=members,
+        rss_bytes=sum(table.procs[member].rss_bytes for member in members),
+        entry=record.entry if record else None,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- the hunt
+
+
+def hunt(target: Target) -> dict[int, Proc]:
+    """Every living process of the bot, also a start under way; without the watcher that will say how it ended.
+
+    Raises EngineError if this program runs inside the bot, or where two bots cannot be told apart.
+    """
+    table = ProcessTable.read()
+    record = read_record(target.run_dir)
+    run_dir = str(target.run_dir)
+    found = {*matches(target, table), *table.watchers.get(run_dir, ()), *_carriers(target, table, record)}
+    watcher = record.watcher(table) if record else None
+    recorded = (record.bot(table), watcher) if record else ()
+    found |= {proc.pid for proc in recorded if proc}
+    found.discard(os.getpid())
+    _require_outside(target, table, found)
+    for pid in tuple(found):
+        found.update(table.descendants(pid, run_dir))
+    living = {pid: proc for pid in found if (proc := table.find(pid)) is not None and not proc.dead}
+    if watcher:
+        living.pop(watcher.pid, None)
+    return living
+
+
+def _carriers(target: Target, table: ProcessTable, record: Record | None) -> set[int]:
+    """Whatever has the bot's lock open or carries its marker; the recorded lock too, should its file be gone."""
+    locks = {lock for lock in (lock_name(target), record.lock if record else None) if lock}
+    markers = {marker_value(lock, target.name) for lock in locks}
+    return lock_holders(locks) | {pid for pid in table.procs if carried_marker(pid) in markers}
+
+
+def _require_outside(target: Target, table: ProcessTable, found: set[int]) -> None:
+    inside = sorted(found & table.own_line)
+    if inside:
+        raise EngineError(
+            f"{target.name} cannot be stopped or started from here: botkeep itself runs inside it (below pid "
+            f"{inside[0]}). Ask from outside of it."
+        )

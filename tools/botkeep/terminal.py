@@ -1,0 +1,208 @@
+"""Plain, aligned text for people: what the `botkeep` command prints. Text goes last in a line, where it may be long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, TextIO
+
+from .model import ActionReport, Diagnosis, Observation, Verdict
+from .untrusted import strip
+
+if TYPE_CHECKING:
+    from .doctor import DoctorLine
+    from .ledger import Entry
+    from .playbooks import Playbooks
+    from .results import BotPnl, Pnl
+    from .rounds import RoundReport
+
+NONE = "-"
+NO_BOTS = "No bots are configured yet: write them into config/bots.json."
+_COLOURS = {
+    "healthy": "32", "done": "32", "coalesced": "32", "faulty": "31", "failed": "31", "unknown": "33",
+    "refused": "33", "asked": "33", "busy": "33", "verifying": "33", "stopped": "2", "ok": "32", "problem": "31",
+}  # fmt: skip
+
+
+def coloured(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Only on a terminal that is not told otherwise."""
+    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def paint(word: str, *, colour: bool) -> str:
+    """The word in its colour; it keeps the width it was padded to."""
+    code = _COLOURS.get(word.strip()) if colour else None
+    return f"\033[{code}m{word}\033[0m" if code else word
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool = False) -> Iterator[str]:
+    """Left-aligned columns as wide as they need to be; the last one is free."""
+    lines = [[*heads], *([strip(cell) or NONE for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        *cells, last = line
+        padded = [paint(cell.ljust(width), colour=colour) for cell, width in zip(cells, widths, strict=False)]
+        yield "  ".join([*padded, last])
+
+
+def clock(at: datetime | None, zone: tzinfo) -> str:
+    """To the minute, in people's zone, which is shown."""
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M %Z}" if at else NONE
+
+
+def age(length: timedelta | None) -> str:
+    """`40s`, `12m`, `3h 05m`, `9d 4h`."""
+    if length is None:
+        return NONE
+    seconds = max(0, int(length.total_seconds()))
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m"
+    if seconds < 86400:
+        return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"
+    return f"{seconds // 86400}d {seconds % 86400 // 3600}h"
+
+
+def megabytes(size: int | None) -> str:
+    """`45 MB`."""
+    return NONE if size is None else f"{size / 1e6:.0f} MB"
+
+
+def verdict_lines(verdicts: Sequence[Verdict], *, colour: bool) -> Iterator[str]:
+    """One line per bot; below a faulty one its fault and what else was found."""
+    if not verdicts:
+        yield NO_BOTS
+        return
+    name_width = max(len(one.bot) for one in verdicts)
+    indent = " " * (name_width + 11)
+    for one in verdicts:
+        yield f"{one.bot.ljust(name_width)}  {paint(one.status.ljust(7), colour=colour)}  {strip(one.sentence)}"
+        if one.fault:
+            yield f"{indent}{one.fault}: botkeep playbooks {one.fault}"
+        for fact in one.evidence:
+            if fact.text != one.sentence:
+                yield f"{indent}also {fact.fault}: {strip(fact.text)}"
+        for note in one.notes:
+            yield f"{indent}note: {strip(note)}"
+
+
+def action_line(report: ActionReport, *, colour: bool) -> str:
+    """The result, then the one sentence."""
+    return f"{paint(report.result.ljust(9), colour=colour)}  {strip(report.sentence)}"
+
+
+def diagnosis_lines(found: Diagnosis, zone: tzinfo) -> Iterator[str]:
+    """Cause first, then the exit, what changed, and the log's last lines, each behind a bar."""
+    yield strip(found.sentence)
+    for cause in found.causes:
+        when = f", the last at {clock(cause.last_at, zone)}" if cause.last_at else ""
+        until = f", until {clock(cause.until, zone)}" if cause.until else ""
+        run = "" if cause.this_run else ", in the run before"
+        yield f"  {cause.signature} ({cause.klass}): {strip(cause.cause)} {cause.count} lines{when}{until}{run}."
+    if found.exit_meaning:
+        yield f"  exit: {strip(found.exit_meaning)}"
+    for change in found.changed:
+        yield f"  changed: {strip(change)}"
+    if found.lines:
+        yield f"The last {len(found.lines)} of {found.lines_total} lines of its log:"
+        yield from (f"  | {strip(line)}" for line in found.lines)
+
+
+def labelled(label: str, texts: Iterable[str]) -> Iterator[str]:
+    """Each text on a line of its own, behind the label."""
+    return (f"{label}: {strip(text)}" for text in texts)
+
+
+def status_lines(seen: Sequence[tuple[Verdict, Observation]], now: datetime, *, colour: bool) -> Iterator[str]:
+    """One row per bot."""
+    if not seen:
+        yield NO_BOTS
+        return
+    heads = ("BOT", "STATUS", "WANTED", "PID", "UP", "MEMORY", "LAST TRADE", "FAULT")
+    yield from table(heads, (_status_row(verdict, look, now) for verdict, look in seen), colour=colour)
+
+
+def _status_row(verdict: Verdict, look: Observation, now: datetime) -> tuple[str, ...]:
+    instance = next(iter(look.runtime.instances), None)
+    started = instance.started_at if instance else None
+    traded = look.data.tempo.newest if look.data else None
+    return (
+        verdict.bot,
+        verdict.status,
+        verdict.wanted,
+        str(verdict.pid or ""),
+        age(now - started if started else None),
+        megabytes(instance.rss_bytes if instance else None),
+        f"{age(now - traded)} ago" if traded else NONE,
+        " ".join(verdict.faults),
+    )
+
+
+def doctor_lines(found: Sequence[DoctorLine], *, colour: bool) -> Iterator[str]:
+    """What was found, and below it what mends it."""
+    for one in found:
+        yield f"{paint(one.level.ljust(7), colour=colour)}  {one.what}"
+        if one.mend:
+            yield f"         {one.mend}"
+
+
+def round_lines(report: RoundReport, zone: tzinfo, *, colour: bool) -> Iterator[str]:
+    """What was done first, then how the bots are, then what was due."""
+    yield from (action_line(one, colour=colour) for one in (*report.actions, *report.backups))
+    yield from labelled("alert", (one.sentence for one in report.alerts))
+    yield from verdict_lines(report.verdicts, colour=colour)
+    yield from (f"due: {one.task}, for {clock(one.scheduled, zone)}" for one in report.due)
+    yield from labelled("missed", (one.sentence(zone) for one in report.missed))
+    yield from labelled("mend", report.problems)
+    if report.report:
+        yield report.report.rstrip("\n")
+
+
+def journal_lines(entries: Sequence[Entry], zone: tzinfo) -> Iterator[str]:
+    """One row per entry, the newest last."""
+    heads = ("WHEN", "ENTRY", "BOT", "WHAT", "RESULT", "BY", "")
+    rows = (
+        (clock(one.at, zone), one.id, one.bot or "", _what(one), one.result, one.actor, one.sentence) for one in entries
+    )
+    yield from table(heads, rows) if entries else ("Nothing is recorded yet, or nothing that was asked for.",)
+
+
+def _what(entry: Entry) -> str:
+    return entry.action if entry.kind == "outcome" or entry.kind == entry.action else f"{entry.kind} {entry.action}"
+
+
+def playbook_table(books: Playbooks) -> Iterator[str]:
+    """One row per fault, in the order of importance, then what is wrong with the files."""
+    from .results import short
+
+    heads = ("FAULT", "SEVERITY", "MODE", "ALLOWS", "PER DAY", "BACK-OFF")
+    rows = []
+    for book in books:
+        policy = book.policy
+        waits = " ".join(short(wait) for wait in policy.backoff)
+        allows = " ".join(policy.actions)
+        rows.append((policy.fault, policy.severity, policy.mode, allows, str(policy.max_per_day), waits))
+    yield from table(heads, rows)
+    yield from labelled("mend", books.problems)
+
+
+def pnl_lines(document: Pnl) -> Iterator[str]:
+    """One row per bot and currency, open positions, notes."""
+    heads = ("BOT", "REALISED", "CURRENCY", "%", "FEES", "TRADES", "WON", "DRAWDOWN", "BY")
+    if not document.bots:
+        yield "No bot that was asked for has a data_file, so there are no trades to count."
+        return
+    yield from table(heads, (row for one in document.bots for row in _pnl_rows(one)))
+    for bot in document.bots:
+        for held in bot.positions:
+            yield f"{bot.bot} holds {held.amount} {held.symbol} at {held.average_price} {held.currency} on average"
+        skipped = [f"{bot.skipped_rows} rows could not be read"] if bot.skipped_rows else []
+        yield from labelled(bot.bot, [*skipped, *bot.notes])
+
+
+def _pnl_rows(bot: BotPnl) -> Iterator[tuple[str, ...]]:
+    for one in bot.currencies:
+        won = f"{one.wins} of {one.trades}"
+        percent = one.percent or NONE
+        yield (bot.bot, one.realised, one.currency, percent, one.fees, str(one.trades), won, one.drawdown, bot.method)
