@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from botkeep.model import CauseClass, ConfigError, Fault
-from botkeep.profiles import PROFILES, Signature
-from botkeep.profiles.base import candidates, load, packaged
+from botkeep.profiles import PROFILES, Signature, base
+from botkeep.profiles.base import candidates, load
 
 PLAIN = PROFILES["plain"].signatures()
 
@@ -120,6 +120,8 @@ def test_the_same_failure_is_known_in_the_words_of_several_libraries(line: str, 
 def test_every_packaged_signature_can_be_used(name: str) -> None:
     catalogue = PROFILES[name].catalogue()
     assert catalogue.problems == ()
+    for signature in catalogue.signatures:
+        signature.check()
     assert {0, 1, 2, 130, 137, 139} <= set(catalogue.codes)
     assert {6, 9, 11, 15} <= set(catalogue.signals)
 
@@ -184,15 +186,17 @@ def test_a_signature_is_added_without_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"pattern": "margin (call"}, "write a pattern that Python's re knows"),
-        ({"example": "all is well"}, "write an example that pattern and contains match"),
-        ({"contains": ["bankrupt"]}, "write an example that pattern and contains match"),
-        ({"until": "when"}, "name a group of the pattern in until"),
-        ({"class": "panic"}, "write 'wait', 'restart', 'stop', 'repair' or 'host'"),
-        ({"fault": "bad-luck"}, "fault"),
-        ({"recent": "soon"}, "write a length of time like"),
+        ({"pattern": "margin (call"}, "pattern: write one that Python's re knows"),
+        ({"example": "all is well"}, "example: write a line that pattern and contains match"),
+        ({"contains": ["bankrupt"]}, "example: write a line that pattern and contains match"),
+        ({"until": "when"}, "until: name a group of the pattern"),
+        ({"class": "panic"}, 'class: found "panic"; write one of: wait, restart, stop, repair, host'),
+        ({"fault": "bad-luck"}, "fault: found"),
+        ({"recent": "soon"}, "recent: write a length of time like"),
         ({"colour": "red"}, "there is no such key"),
-        ({"id": "../x"}, "id"),
+        ({"id": "../x"}, "id: write lower-case letters"),
+        ({"pattern": 7}, "pattern: write text, not 7"),
+        ({"contains": "margin"}, "contains: write a list of texts"),
     ],
 )
 def test_a_broken_signature_is_reported_and_the_others_work(
@@ -203,6 +207,13 @@ def test_a_broken_signature_is_reported_and_the_others_work(
     assert len(problems) == 1
     assert said in problems[0]
     assert problems[0].startswith("mine.yaml: signatures[0]")
+
+
+@pytest.mark.parametrize("entry", ["text", 3, None, [], {1: 2}])
+def test_an_entry_that_is_none_is_reported(tmp_path: Path, entry: object) -> None:
+    names, problems = _load(tmp_path, entry, GOOD)
+    assert names == ["my-own"]
+    assert len(problems) == 1
 
 
 def test_of_two_signatures_with_one_id_the_first_counts(tmp_path: Path) -> None:
@@ -226,7 +237,6 @@ def test_every_signature_says_where_it_was_seen() -> None:
 
 
 def test_the_packaged_file_explains_its_own_keys() -> None:
-    text = packaged("plain").read_text()
-    names = {field.alias or name for name, field in Signature.model_fields.items()}
-    for name in names - {"id", "cause", "example"}:
+    text = (Path(base.__file__).parent / "signatures" / "plain.yaml").read_text()
+    for name in (base._REQUIRED | base._OPTIONAL) - {"id", "cause", "example"}:
         assert re.search(rf"^#.*\b{name} ", text, re.MULTILINE), name

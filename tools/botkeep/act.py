@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import history as past
 from . import probe
@@ -44,10 +44,12 @@ from .model import (
 )
 from .permits import permit
 from .playbooks import Playbooks, Policy
-from .restore import RestoreProof, apply_files, load_plan
 from .runtimes import Runtime, Target
 from .runtimes.procs import ProcessTable
 from .untrusted import clean
+
+if TYPE_CHECKING:
+    from .restore import RestoreProof
 
 CALL_SECONDS = {Actor.ASSISTANT: 46.0, Actor.PERSON: 150.0, Actor.ROUND: 150.0}
 """Hosts cut a tool call at 60 s: a tool answers within 50 s. A command and a round may wait for a slow stop."""
@@ -352,6 +354,8 @@ def _restart_locked(case: _Case, asked_at: int, override: str | None) -> ActionR
     if verdict.instance and _too_late(case):
         return _later(case, verdict)
     data = {**_intent_data(verdict, allowed, override), "after_fault": _after_fault(verdict, before)}
+    if not seen.instances and seen.exit and seen.exit.at:
+        data["exit"] = {"key": seen.exit.key, "at": iso(seen.exit.at), "asked": seen.exit.asked}
     intent = case.record(Kind.INTENT, clean(case.reason), data=data)
     return _replace(case, intent, verdict)
 
@@ -370,8 +374,8 @@ def _too_late(case: _Case) -> bool:
 def _later(case: _Case, verdict: Verdict) -> ActionReport:
     case.bench.ledger.set_cursor(case.bot.name, "confirmed", confirmed_cursor(verdict))
     sentence = (
-        f"{case.bot.name}: {verdict.sentence.rstrip('.')}. That is confirmed, but too little time is left in this call to "
-        f"stop it gracefully; nothing was done. Ask again at once: the next call acts without a second look."
+        f"{case.bot.name}: {verdict.sentence.rstrip('.')}. That is confirmed, but this call has too little time left "
+        f"to stop it gracefully; nothing was done. Ask again at once: the next call acts without a second look."
     )
     return case.report(Result.BUSY, sentence, fault=verdict.fault, playbook=verdict.fault)
 
@@ -513,7 +517,8 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
         time.sleep(POLL_SECONDS)
     verb = "started" if case.action is Action.START else "restarted"
     sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}."
-    return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data={"pid": instance.pid})
+    data = {"pid": instance.pid, "instance": instance.key}
+    return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
 
 
 # ---------------------------------------------------------------------------------------------------- stop
@@ -553,6 +558,8 @@ def _stop_unrecorded(case: _Case, error: LedgerError) -> ActionReport:
 
 
 def _restore_locked(case: _Case, plan_id: str) -> ActionReport:
+    from .restore import apply_files, load_plan
+
     bench, workspace = case.bench, case.bench.fleet.workspace
     plan = load_plan(workspace, case.bot, plan_id, bench.clock())
     verdict = examine(bench, case.bot.name)

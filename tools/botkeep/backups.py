@@ -19,19 +19,19 @@ import json
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from .config import Bot
 from .durable import Lock, fsync_dir, write_atomic
 from .formats.base import Format, FormatOptions, SnapshotCut, inspect_whole
-from .formats.files import ANCHOR, Source, moved_to, regular
+from .formats.files import regular
 from .model import BotkeepError, DataVerdict, EngineError, Inspection, StoreError, iso, parse_iso
 
 CHUNK = 1 << 20
@@ -68,8 +68,8 @@ class Store(Protocol):
         """The bytes, or None if there are none of that key."""
         ...
 
-    def list(self, prefix: str) -> list[StoredObject]:
-        """Every key that begins with `prefix`, sorted."""
+    def list(self, prefix: str) -> Sequence[StoredObject]:
+        """Every key under the folder `prefix`, sorted."""
         ...
 
     def delete(self, key: str) -> None:
@@ -86,6 +86,10 @@ class Store(Protocol):
 
     def lock(self, bot: str) -> Lock:
         """Held while a bot's snapshots are written or deleted."""
+        ...
+
+    def tidy(self, bot: str, before: float) -> None:
+        """Remove what killed backups left: temporary files last changed before that epoch second."""
         ...
 
 
@@ -116,21 +120,24 @@ class LocalStore:
         except OSError as error:
             raise self._trouble("read", error) from error
 
-    def list(self, prefix: str) -> list[StoredObject]:
+    def list(self, prefix: str) -> Sequence[StoredObject]:
         """Every key under the folder `prefix`."""
-        found: list[StoredObject] = []
+        return sorted(
+            StoredObject(str(path.relative_to(self.root)), seen.st_size, seen.st_mtime)
+            for path, seen in self._files(prefix)
+            if not path.name.startswith(".")
+        )
+
+    def _files(self, prefix: str) -> Iterator[tuple[Path, os.stat_result]]:
         try:
             for folder, _, names in os.walk(self.root / prefix, onerror=_raise):
                 for name in names:
                     path = Path(folder) / name
-                    if not name.startswith("."):
-                        seen = path.stat()
-                        found.append(StoredObject(str(path.relative_to(self.root)), seen.st_size, seen.st_mtime))
+                    yield path, path.lstat()
         except FileNotFoundError:
-            pass  # the folder itself: nothing is stored yet; a file: somebody deleted it while we looked
+            return  # nothing is stored yet
         except OSError as error:
             raise self._trouble("listed", error) from error
-        return sorted(found)
 
     def delete(self, key: str) -> None:
         """Durably."""
@@ -174,6 +181,16 @@ class LocalStore:
         except OSError as error:
             raise self._trouble("used", error) from error
         return Lock(folder / f"{bot}.lock")
+
+    def tidy(self, bot: str, before: float) -> None:
+        """Half-written objects and manifests of the bot, and copies in the scratch folder."""
+        for prefix in (f"objects/{bot}", f"manifests/{bot}", "tmp"):
+            for path, seen in tuple(self._files(prefix)):
+                if seen.st_mtime < before and (prefix == "tmp" or path.name.startswith(".")):
+                    path.unlink(missing_ok=True)
+        for folder in self.scratch().iterdir():
+            with suppress(OSError):  # somebody's who is at work now
+                folder.rmdir()
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -337,7 +354,13 @@ def _object_key(bot: str, sha: str) -> str:
 
 
 def back_up(
-    bot: Bot, store: Store, *, format: Format, options: FormatOptions, now: datetime, head: tuple[int, str]  # noqa: A002
+    bot: Bot,
+    store: Store,
+    *,
+    format: Format,  # noqa: A002
+    options: FormatOptions,
+    now: datetime,
+    head: tuple[int, str],
 ) -> Snapshot:
     """Take, verify and store a snapshot of the bot's data file. `head`: (seq, hash) of the newest ledger entry.
 
@@ -436,8 +459,8 @@ def _compare(
             return ()
     if seen.rows >= last.rows:
         return () if options.mode == "rewrite" else ("rows that were backed up before have changed in the file",)
-    if rotated := _rotated(path, last):
-        return (f"the file began anew; what it held before is in {rotated.name}",)
+    if beside := rotated(path, last):
+        return (f"the file began anew; what it held before is in {beside.name}",)
     raise BotkeepError(
         f"{path} was not backed up: it has {seen.rows} rows, and the backup of {last.at:%Y-%m-%d %H:%M:%SZ} has "
         f"{last.rows}. That backup is unchanged. `botkeep restore {bot.name}` puts the missing rows back; if they were "
@@ -445,9 +468,9 @@ def _compare(
     )
 
 
-def _rotated(path: Path, last: Snapshot) -> Path | None:
+def rotated(path: Path, last: Snapshot) -> Path | None:
     """The file beside it that begins with the content of the last snapshot."""
-    for sibling in sorted(path.parent.glob(f"{glob_escape(path.stem)}*")):
+    for sibling in sorted(path.parent.glob(f"{escape(path.stem)}*")):
         if sibling == path:
             continue
         try:
@@ -577,7 +600,7 @@ def to_keep(
         for snapshot in _last_of_each(counted, bucket, count):
             keep.setdefault(snapshot.id, []).append(name)
     for snapshot in past:
-        if min(now, past[0].at) - snapshot.at < GRACE:
+        if past[0].at - snapshot.at < GRACE:
             keep.setdefault(snapshot.id, []).append("younger than a day")
     if past:
         keep.setdefault(past[-1].id, []).append("the oldest")
@@ -615,7 +638,7 @@ def prune(store: Store, bot_name: str, now: datetime, dry_run: bool = False) -> 
         if not dry_run:
             for key in [*(one.key for one in removed), *(one.key for one in loose)]:
                 store.delete(key)
-            _clean(store.scratch(), oldest)
+            store.tidy(bot_name, oldest)
         return Pruned(
             kept=tuple((one.id, keep[one.id]) for one in found if one.id in keep),
             removed=tuple(one.id for one in removed),
@@ -628,11 +651,3 @@ def prune(store: Store, bot_name: str, now: datetime, dry_run: bool = False) -> 
 def _is_complete(snapshot: Snapshot, stored: Mapping[str, StoredObject]) -> bool:
     keys = [(_object_key(snapshot.bot, sha), length) for sha, length in snapshot.chunks]
     return all(key in stored and stored[key].size == length for key, length in keys)
-
-
-def _clean(folder: Path, oldest: float) -> None:
-    """What killed backups left."""
-    for entry in list(folder.iterdir()):
-        seen = entry.lstat()
-        if seen.st_mtime < oldest and stat.S_ISDIR(seen.st_mode):
-            shutil.rmtree(entry, ignore_errors=True)

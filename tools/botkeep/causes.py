@@ -129,7 +129,7 @@ class _Memory:
             if match.raw:
                 match.line, match.raw = clean(match.raw), ""
         return {
-            "position": vars(self.position) if self.position else None,
+            "position": self.position._asdict() if self.position else None,
             "looked_at": self.looked_at,
             "newest": self.newest,
             "last": self.last,
@@ -231,18 +231,24 @@ class _Run:
         return crossed
 
 
-@dataclass
 class _Look:
     """One look: the memory is brought up to date block by block."""
 
-    memory: _Memory
-    reading: Reading
-    signatures: Sequence[Signature]
-    clock: LineClock
-    now: float
-    run: _Run
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        memory: _Memory,
+        reading: Reading,
+        signatures: Sequence[Signature],
+        clock: LineClock,
+        now: float,
+        run: _Run,
+    ) -> None:
+        self.memory = memory
+        self.reading = reading
+        self.signatures = signatures
+        self.clock = clock
+        self.now = now
+        self.run = run
         self.literals = sorted({text for one in self.signatures for text in one.literals})
         self.every_line = any(not one.contains for one in self.signatures)
         since = self.memory.looked_at if not (self.reading.first or self.reading.rotated) else None

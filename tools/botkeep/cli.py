@@ -253,7 +253,7 @@ def _each(asked: Arguments, deed: Callable[[Desk, str], ActionReport]) -> int:
 
 
 def _names(asked: Arguments, desk: Desk) -> list[str]:
-    """The bots asked for. Raises UsageError, before anything is done, for an unknown one, or if none or both were said."""
+    """The bots asked for. Raises UsageError, before anything is done, for an unknown one and for none."""
     fleet = desk.bench().fleet
     if bool(asked.bots) is asked.all:
         raise UsageError(f"botkeep {asked.command}: name the bots, or say --all; one of the two.")

@@ -13,7 +13,7 @@ from typing import Literal
 
 from . import probe
 from .act import Bench
-from .backups import LocalStore
+from .backups import LocalStore, broken_manifests, snapshots
 from .config import Bot, BotEntry
 from .envfile import load_env_file
 from .judge import length
@@ -292,15 +292,23 @@ def _backup(patient: _Patient) -> Iterator[DoctorLine]:
     bot = patient.bot
     if bot.data_file is None or not bot.data_file.exists():
         return
+    store = LocalStore(patient.bench.fleet.workspace.backups_dir)
     try:
-        newest = LocalStore(patient.bench.fleet.workspace.backups_dir).newest(bot.name)
+        kept, broken = snapshots(store, bot.name), broken_manifests(store, bot.name)
     except BotkeepError as error:
         yield patient.line("problem", f"has backups that cannot be read: {error}", "Mend that, then: botkeep backup")
         return
+    if broken:
+        what = f"has {len(broken)} damaged backups; no restore uses them: {', '.join(broken[:SHOWN])}"
+        yield patient.line("note", what, "Look at the disk; botkeep backup makes a new one.")
+    yield from _age(patient, kept[-1].at if kept else None)
+
+
+def _age(patient: _Patient, newest: datetime | None) -> Iterator[DoctorLine]:
     if newest is None:
-        yield patient.line("note", "has no backup yet.", f"Run: botkeep backup {bot.name}; later botkeep round does.")
-    elif patient.now - newest.cut_at > STALE_BACKUP:
-        old = length(patient.now - newest.cut_at)
+        yield patient.line("note", "has no backup yet.", f"Run: botkeep backup {patient.bot.name}")
+    elif patient.now - newest > STALE_BACKUP:
+        old = length(patient.now - newest)
         yield patient.line(
             "problem", f"has no backup newer than {old}.", "See botkeep schedule: bot_backup did not run."
         )

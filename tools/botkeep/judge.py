@@ -214,7 +214,7 @@ def _speaks(look: _Look, cause: Cause) -> bool:
     if cause.until is not None:
         return cause.until > look.now
     if cause.klass is CauseClass.WAIT and cause.last_at is not None:
-        return look.now - cause.last_at < look.policy(Fault.API_RATE_LIMITED).when.wait
+        return bool(look.now - cause.last_at < look.policy(Fault.API_RATE_LIMITED).when.wait)
     return True
 
 
@@ -231,7 +231,7 @@ def _from_the_log(look: _Look) -> Iterable[Evidence]:
 def _answered(look: _Look, cause: Cause) -> bool:
     """What the host shows to be mended is no fault any more, whatever the last lines of a dead run say."""
     if cause.fault is Fault.DISK_FULL and look.seen.disk_free is not None:
-        return look.seen.disk_free > 10 * look.policy(Fault.DISK_FULL).when.free_below
+        return bool(look.seen.disk_free > 10 * look.policy(Fault.DISK_FULL).when.free_below)
     return cause.fault is Fault.OUT_OF_MEMORY and look.alive
 
 

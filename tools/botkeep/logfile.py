@@ -12,9 +12,8 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .model import BotkeepError
 
@@ -33,9 +32,8 @@ class LogError(BotkeepError):
     """A log that cannot be read: one sentence."""
 
 
-@dataclass(frozen=True)
-class Position:
-    """Up to where a log was read. JSON by `vars`."""
+class Position(NamedTuple):
+    """Up to where a log was read. JSON by `_asdict()`."""
 
     dev: int
     ino: int
@@ -46,8 +44,7 @@ class Position:
     """`offset` is inside a line that was too long."""
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Some lines, each ended by a newline."""
 
     data: bytes
@@ -57,8 +54,7 @@ class Block:
     """From the rotated predecessor of the log."""
 
 
-@dataclass(frozen=True)
-class OpenLog:
+class OpenLog(NamedTuple):
     """A regular file, open for reading; what was true of it then."""
 
     fd: int
@@ -217,6 +213,6 @@ def last_bytes(path: Path, most: int = FIRST_READ) -> tuple[bytes, bool]:
 def position_from(raw: Any) -> Position | None:
     """A position from a cursor; None if it is none."""
     try:
-        return Position(**{key: raw[key] for key in Position.__dataclass_fields__})
-    except (KeyError, TypeError):
+        return Position(**raw)
+    except TypeError:
         return None

@@ -283,15 +283,20 @@ def _bot(
 
 
 def _sightings(entries: Iterable[Entry]) -> Iterator[Span]:
-    """Outcomes are looks too: the bot was seen up, or proven gone, when they were written."""
+    """Actions are looks too: an intent says whether the bot was up just then, an outcome that it is up, or gone.
+
+    Read from `data`: `up` of an intent, `instance` (its key) of an outcome; without them nothing is claimed.
+    """
     for entry in entries:
-        if entry.kind is not Kind.OUTCOME or entry.result != Result.DONE or entry.bot is None:
+        instance, bot, when = entry.data.get("instance"), entry.bot or "", entry.at
+        if entry.kind is Kind.INTENT and entry.data.get("up") is False:
+            yield Span(bot, Status.FAULTY, None, False, when, when)
+        elif entry.kind is not Kind.OUTCOME or entry.result != Result.DONE:
             continue
-        instance = entry.data.get("instance")
-        if entry.action == Action.STOP:
-            yield Span(entry.bot, Status.STOPPED, None, None, entry.at, entry.at)
+        elif entry.action == Action.STOP:
+            yield Span(bot, Status.STOPPED, None, None, when, when)
         elif isinstance(instance, str):
-            yield Span(entry.bot, Status.HEALTHY, None, True, entry.at, entry.at, instance)
+            yield Span(bot, Status.HEALTHY, None, True, when, when, instance)
 
 
 def _recorded_exits(entries: Iterable[Entry]) -> Iterator[Exit]:
@@ -373,6 +378,7 @@ def _environment(times: _Times) -> Environment:
         autoescape=False,  # noqa: S701 - it is no HTML: `finalize` escapes every value for Markdown
         finalize=plain,
         undefined=StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -390,20 +396,15 @@ def _environment(times: _Times) -> Environment:
     return environment
 
 
-_HELD_APART = {"*": "\ue000", "~": "\ue001", "_": "\ue002"}
-_EMPHASIS = re.compile(r"[*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_EMPHASIS = re.compile(r"(?<!\\)((?:\\\\)*)([*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 
 def plain(value: object) -> object:
     """A text on one line in which no Markdown works: emphasis and links neither. Other values are left as they are."""
     if not isinstance(value, str):
         return value
-    # Private-use characters stand in meanwhile: `clean` has removed any that the text had.
-    text = _EMPHASIS.sub(lambda sign: _HELD_APART[sign[0]], clean(value, MAX_SENTENCE))
-    text = escape_markdown(text).replace("://", ": //")
-    for sign, meanwhile in _HELD_APART.items():
-        text = text.replace(meanwhile, f"\\{sign}")
-    return text
+    text = escape_markdown(clean(value, MAX_SENTENCE)).replace("://", ": //")
+    return _EMPHASIS.sub(r"\1\\\2", text)  # an odd number of backslashes before it: escaped already
 
 
 def _window(report: HealthReport) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Any
 
-from . import act, alerts, backups, diagnose, probe
+from . import act, alerts, diagnose, probe
 from . import history as past
 from .config import Bot, Fleet, load_fleet
 from .formats import FORMATS
@@ -40,12 +40,16 @@ from .model import (
     utc_now,
 )
 from .playbooks import Playbook, Playbooks, load_playbooks
-from .pnl import PnlFigures, figures
 from .profiles import PROFILES
-from .restore import RestorePlan, plan
-from .schedule import Due, Missed, due, load_schedule, people_zone
 from .untrusted import clean
 from .workspace import Workspace
+
+if TYPE_CHECKING:  # a check loads none of these: it has to be quick
+    from .doctor import DoctorLine
+    from .pnl import PnlFigures
+    from .report import HealthReport
+    from .restore import RestorePlan
+    from .schedule import Due, Missed
 
 SIDE_BY_SIDE = 4
 """Restarts in parallel: a thousand bots that died at once must not all start in the same second."""
@@ -180,11 +184,66 @@ class Desk:
         return found
 
     def _figures(self, bot: Bot, since: datetime | None, method: str) -> PnlFigures:
-        reader = FORMATS[probe.data_kind(bot)]
-        table = reader.trades(bot.data_file, options=bot.format_options())
+        from .pnl import figures
+
+        if bot.data_file is None:
+            raise UsageError(f"{bot.name} has no data_file in config/bots.json: there are no trades to count.")
+        table = FORMATS[probe.data_kind(bot)].trades(bot.data_file, options=bot.format_options())
         return figures(
             bot.name, table, since=since, until=self.clock(), method=method, capital=bot.capital, currency=bot.currency
         )
+
+    def zone(self) -> tzinfo:
+        """The people's: as the fleet names it, else the machine's."""
+        from .schedule import people_zone
+        
+
+        return people_zone(load_fleet(self.workspace).timezone, os.environ)
+
+    def report(self, since: datetime, missed: Sequence[Missed] = ()) -> HealthReport:
+        """The morning report on [since, now): looks at every bot first. Raises LedgerError: then nothing is known."""
+        from . import report
+        
+
+        bench = self.bench()
+        checked = self.check()
+        now = self.clock()
+        names = [one.bot for one in checked.verdicts]
+        facts = report.Facts(
+            verdicts=checked.verdicts,
+            histories=self._histories(bench, names),
+            figures=self._all_figures(bench, since),
+            backups=self._newest_backups(bench),
+            gaps=_gaps(bench.fleet),
+            missed=missed,
+            problems=checked.problems,
+        )
+        return report.build(bench.fleet, bench.playbooks, self.ledger, facts, since, now)
+
+    def _all_figures(self, bench: act.Bench, since: datetime | None) -> dict[str, PnlFigures | str]:
+        """Each bot's figures, or why there are none: one unreadable file must not cost the others their report."""
+        found: dict[str, PnlFigures | str] = {}
+        for bot in bench.fleet.bots:
+            if bot.data_file is not None:
+                try:
+                    found[bot.name] = self._figures(bot, since, "fifo")
+                except BotkeepError as error:
+                    found[bot.name] = str(error)
+        return found
+
+    def _newest_backups(self, bench: act.Bench) -> dict[str, datetime]:
+        from . import backups
+
+        store = backups.LocalStore(self.workspace.backups_dir)
+        kept = {bot.name: backups.snapshots(store, bot.name) for bot in bench.fleet.bots if bot.data_file}
+        return {name: max(one.at for one in found) for name, found in kept.items() if found}
+
+    def doctor(self) -> tuple[DoctorLine, ...]:
+        """What is missing, bot by bot, and how to mend it."""
+        from . import doctor
+        
+
+        return doctor.examine(self.bench())
 
     # ------------------------------------------------------------------------------------------------ acting
 
@@ -205,9 +264,13 @@ class Desk:
 
     def plan_restore(self, name: str) -> RestorePlan:
         """What a restore would do, with an id. Raises BotkeepError if nothing is damaged or nothing could help."""
+        from .backups import LocalStore
+        from .restore import plan
+        
+
         bench = self.bench()
         bot = _good(bench.fleet, name)
-        return plan(bot, self.workspace, backups.LocalStore(self.workspace.backups_dir), self.clock())
+        return plan(bot, self.workspace, LocalStore(self.workspace.backups_dir), self.clock())
 
     def restore(self, name: str, plan_id: str, reason: str = "") -> ActionReport:
         """Carry out a plan."""
@@ -229,6 +292,8 @@ class Desk:
         return reports
 
     def _back_up_one(self, bot: Bot) -> ActionReport:
+        from . import backups
+
         store = backups.LocalStore(self.workspace.backups_dir)
         reader = FORMATS[probe.data_kind(bot)]
         try:
@@ -237,6 +302,7 @@ class Desk:
             )
         except BotkeepError as error:
             return ActionReport(bot.name, Action.BACKUP, Result.FAILED, f"{bot.name} was not backed up: {error}")
+        backups.prune(store, bot.name, self.clock())
         return ActionReport(bot.name, Action.BACKUP, Result.DONE, kept.sentence, data=kept.as_data())
 
     def note(self, text: str, bot: str | None = None) -> Entry:
@@ -271,6 +337,7 @@ class Desk:
     def round(self) -> RoundReport:
         """What the woken assistant would do, by playbook: check, act where the mode is auto, tell, run what is due."""
         bench = self.bench()
+        bench.actor = Actor.ROUND  # whoever asked for the round: it never sets `wanted`
         names = _asked(bench.fleet, None)
         self._reconcile(bench, names)
         verdicts = self._verdicts(bench, names, confirm=True)
@@ -282,7 +349,7 @@ class Desk:
             touched = [one.bot for one in actions]
             verdicts = _merged(verdicts, self._verdicts(bench, touched, confirm=False))
         found, missed = self._due(bench)
-        kept, text = self._run([one.task for one in found])
+        kept, text = self._run([one.task for one in found], missed)
         problems = (*self._problems(bench), *self.journal.sync(self.clock()))
         return RoundReport(
             self.clock(), _unhealthy_first(verdicts), actions, told, found, missed, tuple(kept), text, problems
@@ -290,6 +357,9 @@ class Desk:
 
     def _due(self, bench: act.Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...]]:
         """What the schedule wants now. A broken schedule is a problem of the round, not its end."""
+        from .schedule import due, load_schedule, people_zone
+        
+
         ran = bench.cursor("", "schedule") or {}
         now, zone = self.clock(), people_zone(bench.fleet.timezone, os.environ)
         try:
@@ -302,21 +372,30 @@ class Desk:
             self.ledger.set_cursor("", "schedule", {**ran, **{one.task: iso(now) for one in found}})
         return found, missed
 
-    def _run(self, tasks: Sequence[str]) -> tuple[list[ActionReport], str]:
+    def _run(self, tasks: Sequence[str], missed: Sequence[Missed]) -> tuple[list[ActionReport], str]:
         """Backups and the report, where they are due; the health check is the round itself."""
+        from . import report
+        
+
         kept: list[ActionReport] = []
         if "bot_backup" in tasks and any(bot.data_file for bot in load_fleet(self.workspace).bots):
             kept = self.back_up()
-        return kept, self.report_text(self.clock() - timedelta(hours=24)) if "bot_morning_report" in tasks else ""
+        if "bot_morning_report" not in tasks:
+            return kept, ""
+        return kept, report.render(self.report(self.clock() - timedelta(hours=24), missed), self.zone())
 
     def _act_on(self, bench: act.Bench, verdict: Verdict) -> ActionReport | None:
         """One bot's action. A failure of one bot is that bot's report; the others go on."""
+        from .backups import LocalStore
+        from .restore import plan
+        
+
         bot = bench.fleet.get(verdict.bot).bot
         if bot is None or verdict.fault is None:
             return None
         try:
             if "restore_data" in bench.playbooks.get(verdict.fault).policy.actions:
-                made = plan(bot, self.workspace, backups.LocalStore(self.workspace.backups_dir), self.clock())
+                made = plan(bot, self.workspace, LocalStore(self.workspace.backups_dir), self.clock())
                 return act.restore(bench, bot, made.id, f"{verdict.fault.value}: {verdict.sentence}")
             return act.restart(bench, bot, f"{verdict.fault.value}: {verdict.sentence}")
         except BotkeepError as error:
@@ -373,8 +452,7 @@ class Desk:
 
     def _remember(self, bench: act.Bench, seen: dict[str, probe.Seen], verdicts: Sequence[Verdict]) -> None:
         """Cursors and spans, in one transaction each. A full disk costs the memory of this look, not the look."""
-        interval = {bot.name: UNSEEN_AFTER * timedelta(seconds=bot.check_interval) for bot in bench.fleet.bots}
-        gaps = {name: max(SHORTEST_GAP, length) for name, length in interval.items()}
+        gaps = _gaps(bench.fleet)
         looks = [
             Seen(one.bot, one.status, one.fault, one.up, one.instance, one.at, gaps.get(one.bot, SHORTEST_GAP))
             for one in verdicts
@@ -391,6 +469,11 @@ class Desk:
 
     def _problems(self, bench: act.Bench) -> tuple[str, ...]:
         return (*bench.playbooks.problems, *bench.troubles)
+
+
+def _gaps(fleet: Fleet) -> dict[str, timedelta]:
+    """How far apart two looks at a bot may be that count as one stretch."""
+    return {bot.name: max(SHORTEST_GAP, UNSEEN_AFTER * timedelta(seconds=bot.check_interval)) for bot in fleet.bots}
 
 
 def _apart(playbooks: Playbooks, verdict: Verdict) -> float:

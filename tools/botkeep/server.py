@@ -51,7 +51,9 @@ INSTRUCTIONS = (
 )
 
 AnyBot = Annotated[str | None, Field(description="All bots if left out.")]
-Since = Annotated[str | None, Field(description="24h, 7d or ISO 8601.")]
+Since = Annotated[str | None, Field(description="24h, 7d or ISO 8601; all if left out.")]
+LastDay = Annotated[str, Field(description="24h, 7d or ISO 8601; 24h if left out.")]
+Named = Annotated[Fault, Field(description="As check_bot names it.")]
 Note = Annotated[str, Field(max_length=results.MAX_NOTE)]
 
 
@@ -90,15 +92,15 @@ class Tools:
             at = results.parse_since(since, desk.clock()) if since else None
             return results.pnl_document(desk.pnl([bot] if bot else None, at), at)
 
-    def health_report(self, since: Since = "24h") -> results.Report:
+    def health_report(self, since: LastDay = "24h") -> results.Report:
         """Give the morning report, as text and as data: uptime, P&L, actions taken, status now."""
         with self._desk() as desk:
-            at = results.parse_since(since or "24h", desk.clock())
+            at = results.parse_since(since, desk.clock())
             report = desk.report(at)
             zone = people_zone(desk.bench().fleet.timezone, os.environ)
             return results.report_document(report, render(report, zone))
 
-    def read_playbook(self, fault: Fault) -> results.PlaybookDocument:
+    def read_playbook(self, fault: Named) -> results.PlaybookDocument:
         """Read what to do about a fault: the policy that the tools enforce, and advice for judgement."""
         with self._desk() as desk:
             return results.playbook_document(desk.playbook(fault.value))
@@ -207,7 +209,8 @@ class _Tool(Tool):
 def _tool(function: Callable[..., Any], annotations: ToolAnnotations) -> Tool:
     """A tool with a short, closed input schema and a short output schema."""
     called = _leavable(function) if annotations.read_only_hint else function
-    tool = _Tool.from_function(called, annotations=annotations, structured_output=True)
+    about_it = " ".join((function.__doc__ or "").split())
+    tool = _Tool.from_function(called, description=about_it, annotations=annotations, structured_output=True)
     about = tool.fn_metadata
     about.arg_model = create_model(about.arg_model.__name__, __base__=(about.arg_model, _Strict))
     about.output_schema = slim(about.output_schema or {})

@@ -25,16 +25,17 @@ WORK_LIMIT = 64 * 1024
 LONGEST_SECRET = 1024
 
 # --- stripping -------------------------------------------------------------------------------------------------
+# Patterns are compiled when they are first used: a check that shows nobody's text does not pay for them.
 
-_ESCAPES = re.compile(
+_ESCAPES = (
     "(?:\x1b\\[|\x9b)[0-?]{0,256}+[ -/]{0,16}+[@-~]?"  # colours, cursor moves
     "|\x1b[\\]PX^_][^\x07\x1b\x9c\n]{0,2048}(?:\x07|\x1b\\\\|\x9c)"  # titles, hyperlinks: only when they end
     "|\x1b[ -/]{0,4}+[0-~]?"
 )
-_LINE_BREAKS = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_LINE_BREAKS = "\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]"
 # Control, format (zero-width, bidi, tags), surrogates, private use, variation selectors and blank letters: what a
 # person cannot see but a model reads.
-_INVISIBLE = re.compile(
+_INVISIBLE = (
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
     "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ud800-\udfff\ue000-\uf8ff"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001345f"
@@ -46,9 +47,9 @@ def strip(text: str) -> str:
     """Without terminal escapes and everything invisible; line breaks become one `\\n` character each, tabs a space."""
     if text.isascii() and text.isprintable():
         return text
-    text = _ESCAPES.sub("", text)
-    text = _LINE_BREAKS.sub("\n", text)
-    return _INVISIBLE.sub("", text.replace("\t", " "))
+    text = re.sub(_ESCAPES, "", text)
+    text = re.sub(_LINE_BREAKS, "\n", text)
+    return re.sub(_INVISIBLE, "", text.replace("\t", " "))
 
 
 # --- secrets by their look -------------------------------------------------------------------------------------
@@ -147,7 +148,6 @@ _PATTERNS: tuple[tuple[str, str, _Hide], ...] = (
 
 @cache
 def _compiled() -> tuple[tuple[str, re.Pattern[str], _Hide], ...]:
-    """On first use: a check that shows nobody's text does not pay the seven milliseconds."""
     return tuple((kind, re.compile(pattern), hide) for kind, pattern, hide in _PATTERNS)
 
 
@@ -288,7 +288,7 @@ _LINE_START = re.compile(r"\A(\s*)(#|>|[-+*=~](?=[\s\-=*~+]|\Z)|\d{1,9}(?=[.)](?
 
 def escape_markdown(text: str) -> str:
     """`text` inside one Markdown line: no table, code, heading, list, link, comment or HTML can begin in it."""
-    line = _LINE_BREAKS.sub(r"\\n", text)
+    line = re.sub(_LINE_BREAKS, r"\\n", text)
     line = _ESCAPED.sub(r"\\\1", line)
     line = re.sub(r"&(?=#|\w{1,32};)", "&amp;", line).replace("<", "&lt;").replace(">", "&gt;")
     return _LINE_START.sub(_escape_start, line)

@@ -69,6 +69,8 @@ class Rebuilt:
     """Of the salvaged ones: newer versions of rows of the good copy."""
     dropped: int
     """Rows and remains in the damaged file that could not be used."""
+    dropped_sound: int
+    """Of them, sound rows that are neither in the good copy nor newer."""
     dropped_rows: tuple[Finding, ...]
     """The first of them."""
     damaged_good: int

@@ -176,7 +176,8 @@ class _Merge:
 
     def __init__(self, kind: Kind, options: FormatOptions, writer: _Writer) -> None:
         self._kind, self._options, self._writer = kind, options, writer
-        self._kept = self._new = self._replaced = self._dropped = self._sound = 0
+        self._kept = self._new = self._replaced = 0
+        self._dropped = self._dropped_sound = self._sound = 0
         self._listed: list[Finding] = []
 
     def result(self) -> Rebuilt:
@@ -187,6 +188,7 @@ class _Merge:
             salvaged=self._new + self._replaced,
             replaced=self._replaced,
             dropped=self._dropped,
+            dropped_sound=self._dropped_sound,
             dropped_rows=tuple(self._listed),
             damaged_good=self._sound,
             size=self._writer.size,
@@ -238,6 +240,7 @@ class _Merge:
         at = reader.flaw(raw)[1]
         if known.is_later(raw, at, behind=offset >= size):
             return True
+        self._dropped_sound += 1
         text = "It is sound, but neither in the backup nor later than its last row."
         self._drop(Finding("C13", text, False, row, offset))
         return False

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 CHUNK = 1 << 20
+CAP = 2 << 30
+"""Bytes of a file that is not read whole: its ends say what there is to say in time."""
 ANCHOR = 1024
 """Bytes hashed at both ends of what was verified: enough to know the old content again, wherever it went."""
 SIBLINGS = 64

@@ -24,13 +24,11 @@ from typing import Any
 from ..model import DataVerdict, Finding, Inspection, Tempo
 from . import files
 from .base import FormatOptions
-from .files import Source, regular
+from .files import CAP, Source, regular
 from .records import HEAD, Flaw, Kind, Reader, Scan, StrangeError, evidence
 
 BUDGET = 64 << 20
 """New bytes that one inspection reads: about three seconds. The next one goes on from there."""
-CAP = 2 << 30
-"""Bytes of a file that is not read whole: its ends say what there is to say in time."""
 SAMPLE = 1 << 20
 LISTED = 20
 """Damaged rows that are remembered one by one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from .base import Catalogue, Signature, load, packaged
+from .base import Catalogue, Signature, packaged
 
 NAME = "plain"
 
@@ -13,7 +13,7 @@ NAME = "plain"
 @cache
 def catalogue() -> Catalogue:
     """Signatures and exit meanings of any program."""
-    return load(packaged(NAME))
+    return packaged(NAME)
 
 
 def signatures() -> Sequence[Signature]:

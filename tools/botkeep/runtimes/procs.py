@@ -10,6 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
@@ -396,17 +397,18 @@ def lock_holders(locks: Collection[str], pids: Iterable[int] | None = None) -> s
     """Every process that has one of these files (`dev:ino`) open, whatever it calls itself: the kernel's own list."""
     wanted = {tuple(map(int, lock.split(":"))) for lock in locks}
     every = pids if pids is not None else (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return {pid for pid in every if any(file in wanted for file in _open_files(pid))}
+    return {pid for pid in every if not wanted.isdisjoint(_open_files(pid))}
 
 
-def _open_files(pid: int) -> Iterator[tuple[int, int]]:
+def _open_files(pid: int) -> set[tuple[int, ...]]:
     """(dev, inode) of every open file that we may look at."""
+    found: set[tuple[int, ...]] = set()
     try:
-        for fd in os.scandir(f"/proc/{pid}/fd"):
-            try:
-                status = fd.stat()
-            except OSError:
-                continue
-            yield status.st_dev, status.st_ino
+        with os.scandir(f"/proc/{pid}/fd") as files:
+            for file in files:
+                with suppress(OSError):
+                    status = file.stat()
+                    found.add((status.st_dev, status.st_ino))
     except OSError:
-        return
+        return found
+    return found
