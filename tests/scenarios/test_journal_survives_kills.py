@@ -100,7 +100,7 @@ def to_be_shown(entries: list[Entry]) -> set[bytes]:
 
 @pytest.mark.parametrize(
     ("seconds", "days_per_second"),
-    [pytest.param(6, 0, id="within a month"), pytest.param(6, 40, id="a month every second")],
+    [pytest.param(5, 0, id="within a month"), pytest.param(5, 60, id="a month every half second")],
 )
 def test_no_acknowledged_entry_is_lost_and_none_is_doubled(
     tmp_path: Path, seconds: float, days_per_second: float
@@ -133,8 +133,8 @@ def test_no_acknowledged_entry_is_lost_and_none_is_doubled(
 
     print(f"{kills} kills, {len(entries)} entries, {len(person.lines)} edits, {len(files)} files")
     assert kills >= 100
-    assert len(person.lines) >= 10
-    assert (len(files) > 3) == (days_per_second > 0)
+    assert len(person.lines) >= 5
+    assert (len(files) > 2) == (days_per_second > 0)
     assert sorted(path.name for path in workspace.journal_file.parent.iterdir() if path.is_file()) == [
         "bot-operations.md"
     ]

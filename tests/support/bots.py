@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,8 @@ class Lab:
         self.home = Path(os.path.realpath(home))
         self.workspace = Workspace(self.home)
         self.workspace.prepare()
+        self.token = secrets.token_hex(3)
+        """For names that no other test's process may have: a process_name is looked for on the whole machine."""
         self.children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Lab:
@@ -120,15 +123,33 @@ class Lab:
 
     def caller(self, todo: str, target: Target, **more: Any) -> subprocess.Popen[bytes]:
         """Another program that does `todo` (see caller.py) to the bot, and ends."""
+        under = more.pop("under", [])
         spec = {"todo": todo, "target": as_json(target), "home": str(self.home), **more}
         child = subprocess.Popen(
-            [sys.executable, str(CALLER), json.dumps(spec)],
-            env={**os.environ, "PYTHONPATH": f"{TOOLS}:{HERE.parent}", "BOTKEEP_TEST_HOME": str(self.home)},
+            [*under, sys.executable, str(CALLER), json.dumps(spec)],
+            env={**os.environ, "PYTHONPATH": self.python_path, "BOTKEEP_TEST_HOME": str(self.home)},
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
         self.children.append(child)
         return child
+
+    @property
+    def python_path(self) -> str:
+        """What a program outside of this one needs to import botkeep and these helpers."""
+        return f"{TOOLS}:{HERE.parent}"
+
+    def as_json(self, target: Target) -> dict[str, Any]:
+        """A target for another program, see caller.py."""
+        return as_json(target)
+
+    def give_to(self, user: int) -> None:
+        """Everything in this folder belongs to another user now, and the way to it is open."""
+        for path in (self.home, *self.home.rglob("*")):
+            os.chown(path, user, user)
+        for path in (self.home, *self.home.parents):
+            if path.stat().st_mode & 0o111 != 0o111:
+                path.chmod(path.stat().st_mode | 0o111)
 
     # ---------------------------------------------------------------------------------------------- asking
 
@@ -142,8 +163,12 @@ class Lab:
         return sorted((Stamp(int(at), int(root), int(pid), role) for at, root, pid, role in found), key=lambda s: s.at)
 
     def trading(self, pid: int) -> bool:
-        """Whether this process has stamped since it was asked for."""
-        return any(stamp.pid == pid for stamp in self.stamps())
+        """Whether this process has stamped."""
+        return self.trading_in(self.home, pid)
+
+    def trading_in(self, folder: Path, pid: int) -> bool:
+        """Whether this process has stamped in that folder."""
+        return any(stamp.pid == pid for stamp in self.stamps(folder))
 
     def pids(self, role: str) -> set[int]:
         """The pids that stamped in this role."""

@@ -25,6 +25,13 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     work = {"start": _start, "stop": _stop, "look": _look, "restart": _restart, "desk": _desk}[spec["todo"]]
     target = from_json(spec["target"])
+    for number in spec.get("ignoring", ()):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, spec.get("blocking", ()))
+    if spec.get("user"):
+        os.setgroups([])
+        os.setgid(spec["user"])
+        os.setuid(spec["user"])
     if spec.get("fork"):
         _side_by_side(spec, lambda: work(target, spec))
         return

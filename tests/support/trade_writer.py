@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -82,9 +83,12 @@ def _rewrite(path: Path) -> None:
                 file.write(row(number))
                 if number % 7 == 0:
                     file.flush()
+                if number == 30:
+                    time.sleep(0.002)
         rows += 1
         if rows == 61:
             _say("ready")
+        time.sleep(0.004)
 
 
 def _frame(path: Path) -> None:
@@ -99,6 +103,7 @@ def _frame(path: Path) -> None:
         if not said:
             said = True
             _say("ready")
+        time.sleep(0.004)
 
 
 def _replace(path: Path) -> None:

@@ -276,6 +276,35 @@ def test_a_broken_cursor_is_as_good_as_none(log: Path, cursor: dict[str, Any]) -
     assert counts(look(log, cursor)) == {"database-locked": 1}
 
 
+@given(st.lists(st.sampled_from(["append", "append", "look", "rename", "copy"]), max_size=14))
+@settings(deadline=None, max_examples=60)
+def test_over_any_rotations_each_line_is_counted_once(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str]
+) -> None:
+    log = tmp_path_factory.mktemp("log") / "bot.log"
+    log.write_text("starting\n")
+    now = datetime.now(UTC)
+    seen, written, turned = look(log, now=now), 0, False
+    for number, step in enumerate(steps):
+        if step == "append":
+            written += 1
+            with log.open("a") as file:
+                file.write(f"{LOCKED} {written}\n")
+        elif step == "look" or turned:  # of two rotations between two looks nobody could know
+            seen, turned = look(log, seen.cursor, now=now), False
+        elif step == "rename":
+            log.rename(f"{log}.1")
+            log.write_text(f"starting {number}\n")
+            turned = True
+        else:
+            Path(f"{log}.1").write_bytes(log.read_bytes())
+            os.truncate(log, 0)
+            with log.open("a") as file:
+                file.write(f"going on {number}\n")
+            turned = True
+    assert counts(look(log, seen.cursor, now=now)).get("database-locked", 0) == written
+
+
 # ----------------------------------------------------------------------------------- the newest run and the dead one
 
 
@@ -336,8 +365,12 @@ def test_where_only_the_start_of_the_bot_is_known_it_divides_the_lines_by_time(l
         ("database-locked", True),
         ("binance-key-refused", False),
     ]
-    dead = look(log, first.cursor, run_started=None)  # a bot that is down has no start
+    again = look(log, first.cursor, run_started=started + timedelta(seconds=1))  # computed from the uptime anew
+    assert [one.this_run for one in again.causes] == [True, False]
+    dead = look(log, again.cursor, run_started=None)  # a bot that is down has no start
     assert [one.this_run for one in dead.causes] == [True, False]
+    restarted = look(log, dead.cursor, run_started=NOW)
+    assert [one.this_run for one in restarted.causes] == [False]
 
 
 # ---------------------------------------------------------------------------------------------------- when it was

@@ -9,12 +9,16 @@ import sys
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    gc.disable()  # while importing: nothing is garbage yet, and looking for it takes a tenth of a cold check
-    from .cli import main as run
+    gc.disable()  # while importing: nothing is garbage yet
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # looking for some reads every installed package's metadata
+    try:
+        from .cli import main as run
 
-    code = run(sys.argv[1:])
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
     sys.stderr.flush()
-    os._exit(code)  # tearing down the interpreter takes longer than a check of one bot; everything is closed by now
+    os._exit(code)  # to take the interpreter apart takes longer than to look at a bot; everything is closed by now
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import history as past
@@ -47,6 +48,7 @@ from .playbooks import Playbooks, Policy
 from .runtimes import Runtime, Target
 from .runtimes.procs import ProcessTable
 from .untrusted import clean
+from .workspace import Workspace
 
 if TYPE_CHECKING:
     from .restore import RestoreProof
@@ -281,13 +283,22 @@ def _what_became_of(
     return Result.FAILED, f"{name}: a {action} was interrupted before it started anything.", {"attempted": False}
 
 
-def _unrecorded_stop(case: _Case) -> Any:
-    return case.target.run_dir / "unrecorded-stop"
+def _stop_mark(workspace: Workspace, bot: str) -> Path:
+    """One byte, made while there is room: `1` says that the bot was stopped and the ledger does not know it."""
+    return workspace.run_dir(bot) / "unrecorded-stop"
+
+
+def stopped_without_ledger(workspace: Workspace, bot: str) -> bool:
+    """Whether a stop waits to be recorded."""
+    try:
+        return _stop_mark(workspace, bot).read_bytes() == b"1"
+    except OSError:
+        return False
 
 
 def _record_stop_made_without_ledger(case: _Case) -> None:
     """A stop on a full disk is written down now, so that no round takes the bot for one that died."""
-    mark = _unrecorded_stop(case)
+    mark = _stop_mark(case.bench.fleet.workspace, case.bot.name)
     if not mark.exists():
         mark.write_bytes(b"0")
     if mark.read_bytes() != b"1":
@@ -468,7 +479,7 @@ def _what_was(verdict: Verdict, stopped: Sequence[int | None], ended: Exit | Non
     if verdict.fault is Fault.BOT_NOT_RUNNING:
         return how_it_ended(ended) if ended else "it was down"
     if verdict.fault:
-        return f"it was {verdict.fault.value}: {verdict.sentence.rstrip('.')}"
+        return f"before: {verdict.sentence.rstrip('.')}"
     return f"pid {', '.join(map(str, stopped))} was stopped" if stopped else "it was stopped"
 
 
@@ -515,7 +526,7 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
             sentence = f"{name} was started (pid {instance.pid}); {was}. Whether it stays up is seen at the next look."
             return case.report(Result.VERIFYING, sentence, entry=intent.id, pid=instance.pid)
         time.sleep(POLL_SECONDS)
-    verb = "started" if case.action is Action.START else "restarted"
+    verb = "restarted" if intent.data.get("after_fault") else "started"
     sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}."
     data = {"pid": instance.pid, "instance": instance.key}
     return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
@@ -547,7 +558,7 @@ def _stop_recorded(case: _Case, intent: Entry) -> ActionReport:
 
 def _stop_unrecorded(case: _Case, error: LedgerError) -> ActionReport:
     result, sentence = _stop_all(case)
-    mark = _unrecorded_stop(case)
+    mark = _stop_mark(case.bench.fleet.workspace, case.bot.name)
     if mark.exists():
         with mark.open("r+b") as file:
             file.write(b"1")  # one byte in place: needs no space on the full disk

@@ -34,6 +34,7 @@ SHORTEST_PAUSE = 1.0
 LONGEST_PAUSE = timedelta(days=7).total_seconds()
 FORGET = timedelta(days=7).total_seconds()
 STARTED_SLACK = 1.0
+SAME_START = 2.0
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -58,7 +59,7 @@ class LogLook:
 # ------------------------------------------------------------------------------------------------ what is remembered
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Match:
     """One signature in one run, over several looks. Times are seconds since 1970."""
 
@@ -84,7 +85,7 @@ _Key = tuple[str, bool]
 """(signature, of the newest run)."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Memory:
     """The cursor, unpacked."""
 
@@ -96,8 +97,8 @@ class _Memory:
     """The same as the lines have it, for pauses."""
     pauses: list[tuple[float, float]] = field(default_factory=list)
     """(end, seconds)."""
-    run: str = ""
-    """Names the newest run."""
+    run: tuple[int | None, float | None] = (None, None)
+    """Where in the log, or when, the newest run began."""
     turned: bool = False
     """The log was rotated since that run began: all of it belongs to the run."""
     matches: dict[_Key, _Match] = field(default_factory=dict)
@@ -118,7 +119,7 @@ class _Memory:
             newest=raw["newest"],
             last=raw["last"],
             pauses=[(float(end), float(seconds)) for end, seconds in raw["pauses"]],
-            run=raw["run"],
+            run=(raw["run"][0], raw["run"][1]),
             turned=raw["turned"],
             matches={(one.pop("id"), one.pop("this_run")): _Match(**one) for one in map(dict, raw["causes"])},
         )
@@ -134,7 +135,7 @@ class _Memory:
             "newest": self.newest,
             "last": self.last,
             "pauses": [list(pause) for pause in self.pauses],
-            "run": self.run,
+            "run": list(self.run),
             "turned": self.turned,
             "causes": [
                 {"id": name, "this_run": this_run, "count": one.count, "first": one.first, "last": one.last}
@@ -143,14 +144,23 @@ class _Memory:
             ],
         }
 
-    def begin_run(self, run: str) -> bool:
-        """True if `run` is new: what was known of the newest run is now of the run before it."""
-        if self.position is None or run == self.run:
-            self.run = run
+    def begin_run(self, offset: int | None, started: float | None) -> bool:
+        """True if this run is new: what was known of the newest run is now of the run before it."""
+        if offset is None and started is None:
+            return False  # a bot that is down has no start: that is no new run
+        before, self.run = self.run, (offset, started)
+        if self.position is None or self._is_same_run(before):
             return False
         self.matches = {(name, False): one for (name, this_run), one in self.matches.items() if this_run}
-        self.run, self.turned, self.last = run, False, None
+        self.turned, self.last = False, None
         return True
+
+    def _is_same_run(self, before: tuple[int | None, float | None]) -> bool:
+        """The start of a process is computed from the uptime and may be off by a second between two looks."""
+        (offset, started), (old_offset, old_started) = self.run, before
+        if offset is not None:
+            return offset == old_offset
+        return started is not None and old_started is not None and abs(started - old_started) <= SAME_START
 
     def pause(self, at: float) -> None:
         """A line was written at `at`, as the lines have it: remember how long it was silent before.
@@ -159,7 +169,7 @@ class _Memory:
         of the older half goes first, and all go after a week.
         """
         if self.last is not None and SHORTEST_PAUSE <= at - self.last <= LONGEST_PAUSE:
-            self.pauses.append((at, round(at - self.last, 3)))
+            self.pauses.append((round(at), round(at - self.last, 1)))
             if len(self.pauses) > PAUSES:
                 self.pauses = [one for one in self.pauses if at - one[0] <= FORGET]
             if len(self.pauses) > PAUSES:
@@ -205,9 +215,7 @@ class _Run:
     def __init__(self, memory: _Memory, reading: Reading, offset: int | None, started: datetime | None) -> None:
         self.offset = offset
         self.started = started.timestamp() - STARTED_SLACK if started else None
-        known = offset is not None or started is not None
-        # A bot that is down has no start: that is no new run.
-        new = known and memory.begin_run(f"{offset}:{int(self.started) if self.started else ''}")
+        new = memory.begin_run(offset, self.started)
         self.was_turned = memory.turned
         if (reading.rotated and not new) or (offset is not None and offset > reading.log.size):
             memory.turned = True

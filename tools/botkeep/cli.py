@@ -6,11 +6,12 @@ Imports stay inside the commands that need them: `botkeep check` runs every few 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -70,6 +71,8 @@ def _workspace(asked: Arguments) -> Workspace:
 def _desk(asked: Arguments, actor: Actor = Actor.PERSON) -> Iterator[Desk]:
     from .rounds import Desk
 
+    gc.freeze()  # what the imports made stays for good; what a round makes is collected
+    gc.enable()
     desk = Desk.open(_workspace(asked), actor)
     try:
         yield desk
@@ -77,17 +80,10 @@ def _desk(asked: Arguments, actor: Actor = Actor.PERSON) -> Iterator[Desk]:
         desk.close()
 
 
-def _zone(desk: Desk) -> tzinfo:
-    from .config import load_fleet
-    from .schedule import people_zone
-
-    return people_zone(load_fleet(desk.workspace).timezone, os.environ)
-
-
 def _since(asked: Arguments, desk: Desk) -> datetime | None:
     from .results import parse_since
 
-    return parse_since(asked.since, desk.clock(), _zone(desk)) if asked.since else None
+    return parse_since(asked.since, desk.clock(), desk.zone()) if asked.since else None
 
 
 def _print(*lines: str) -> None:
@@ -162,7 +158,7 @@ def _diagnose(asked: Arguments) -> int:
     from .results import diagnosis_document
 
     with _desk(asked) as desk:
-        found, zone = desk.diagnose(asked.bot), _zone(desk)
+        found, zone = desk.diagnose(asked.bot), desk.zone()
     if asked.json:
         _print_document(diagnosis_document(found))
     else:
@@ -205,7 +201,7 @@ def _report(asked: Arguments) -> int:
     with _desk(asked) as desk:
         since = _since(asked, desk) or desk.clock() - timedelta(hours=24)
         report = desk.report(since)
-        text = render(report, _zone(desk))
+        text = render(report, desk.zone())
     if asked.json:
         _print_document(report_document(report, text))
     else:
@@ -221,7 +217,7 @@ def _round(asked: Arguments) -> int:
     from .results import round_document
 
     with _desk(asked, Actor.ROUND) as desk:
-        report, zone = desk.round(), _zone(desk)
+        report, zone = desk.round(), desk.zone()
     if asked.json:
         _print_document(round_document(report))
     else:
@@ -334,7 +330,7 @@ def _journal(asked: Arguments) -> int:
     with _desk(asked) as desk:
         if asked.verify:
             return _verify(desk)
-        found, zone = desk.memory(asked.bot, _since(asked, desk), asked.limit + 1), _zone(desk)
+        found, zone = desk.memory(asked.bot, _since(asked, desk), asked.limit + 1), desk.zone()
     if asked.json:
         _print_document(memory_document(found, asked.limit))
     else:
@@ -401,7 +397,7 @@ def _init(asked: Arguments) -> int:
 def _docs(asked: Arguments) -> int:
     from .docs import main as write_docs
 
-    return int(write_docs(check=asked.check))
+    return write_docs(check=asked.check, parser=parser())
 
 
 def _demo(asked: Arguments) -> int:
@@ -439,13 +435,13 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             from .fields import closest, show
 
-            what = "command" if action.dest == "command" else f"{action.option_strings[0]}"
-            raise UsageError(f"{self.prog}: there is no {what} {show(value)}; {closest(str(value), action.choices)}")
+            what = "command" if action.dest == "command" else action.option_strings[0]
+            raise UsageError(f"There is no {what} {show(value)}; {closest(str(value), action.choices)}")
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = _Parser("botkeep", description="Keeps trading bots alive.", allow_abbrev=False)
+    top = _Parser("botkeep", description="Keeps trading bots alive.", allow_abbrev=False, formatter_class=_wide)
     top.add_argument("--version", action="version", version=f"botkeep {__version__}")
     top.add_argument("--home", metavar="DIR", help="the workspace; else $BOTKEEP_HOME, else the nearest folder above")
     top.set_defaults(run=lambda _: _show_help(top))
@@ -458,6 +454,11 @@ def parser() -> argparse.ArgumentParser:
         if name not in ("init", "docs", "demo"):
             one.add_argument("--home", metavar="DIR", default=argparse.SUPPRESS, help="the workspace")
     return top
+
+
+def _wide(prog: str) -> argparse.HelpFormatter:
+    """One line per command where the terminal allows it."""
+    return argparse.HelpFormatter(prog, max_help_position=16)
 
 
 def _show_help(top: argparse.ArgumentParser) -> int:

@@ -15,8 +15,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
@@ -36,6 +37,7 @@ SHORTER = {
     r"\{after: \w+": "{after: 0s",
 }
 """The playbooks' waits, as the demo shortens them. Back-off stays as it is."""
+RUNNING = (KILLED, FROZEN, DOUBLED, TORN)
 ROWS_BEFORE_TROUBLE = 6
 WIDTH = 110
 
@@ -73,23 +75,23 @@ def run(*, keep: bool = False, say: Say = print) -> int:
 
 
 def build(stage: Stage) -> None:
-    """A workspace as `botkeep init` makes it, four paper bots, and the trade file of a fifth, which a real bot wrote."""
+    """A workspace as `botkeep init` makes it, four paper bots, and a fifth's trade file, which a real bot wrote."""
     stage.say("A fresh workspace, as `botkeep init` makes it, with four paper-trading bots and the book of a fifth.")
     init(stage.home, utc_now())
     (stage.home / "data").mkdir()
     for name, target in (("paper_bot.py", stage.home / "paper_bot.py"), ("closed_trades.csv", stage.data(ARCHIVED))):
         with as_file(files("botkeep") / "demo_data" / name) as source:
             shutil.copyfile(source, target)
-    (stage.home / "config/bots.json").write_text(json.dumps(_bots(stage), indent=1))
+    (stage.home / "config/bots.json").write_text(json.dumps(_bots(), indent=1))
     for path in sorted((stage.home / "playbooks").glob("*.md")):
         path.write_text(_shortened(path.read_text()))
-    stage.say("The waits in its playbooks are shorter than those you get (second look after 1 s, up for 2 s, alert at once).\n")
+    stage.say("The waits in its playbooks are shorter than yours: second look after 1 s, up for 2 s, alert at once.\n")
 
 
-def _bots(stage: Stage) -> dict[str, Any]:
+def _bots() -> dict[str, Any]:
     port = _free_port()
-    symbols = {KILLED: "DOGEUSDT", FROZEN: "DOGEUSDC", DOUBLED: "BTCUSDT", TORN: "ETHUSDT"}
-    bots = [_bot(name, symbol, port if name == DOUBLED else None) for name, symbol in symbols.items()]
+    symbols = {KILLED: "DOGEUSDT", FROZEN: "DOGEUSDT", DOUBLED: "BTCUSDT", TORN: "ETHUSDT"}
+    bots = [_bot(name, symbol, port if name == KILLED else None) for name, symbol in symbols.items()]
     archived = {**_bot(ARCHIVED, "SOLUSDT", None), "data_file": f"data/{ARCHIVED}.csv", "capital": "1000"}
     return {"bots": [*bots, archived]}
 
@@ -149,11 +151,12 @@ def clear(stage: Stage, *, keep: bool) -> None:
 def wait_for_rows(stage: Stage, rows: int) -> None:
     """Until every bot has traded. Raises BotkeepError if one does not within ten seconds."""
     until = time.monotonic() + 10
-    waiting = [KILLED, FROZEN, DOUBLED, TORN]
+    waiting = list(RUNNING)
     while waiting:
         waiting = [bot for bot in waiting if not stage.data(bot).exists() or _rows(stage.data(bot)) < rows]
         if time.monotonic() > until:
-            raise BotkeepError(f"The demo's bots do not trade: {', '.join(waiting)}. Their logs are in {stage.home}/.botkeep/logs.")
+            logs = stage.home / ".botkeep/logs"
+            raise BotkeepError(f"The demo's bots do not trade: {', '.join(waiting)}. Their logs are in {logs}.")
         time.sleep(0.05)
 
 
@@ -195,10 +198,16 @@ def _damage(path: Path) -> None:
 def _play(stage: Stage) -> bool:
     import anyio
 
-    return anyio.run(_assistant, stage)
+    found: list[bool] = []
+    try:
+        anyio.run(_assistant, stage, found)
+    except* BotkeepError as group:
+        for error in group.exceptions:
+            stage.say(f"The demo stopped: {error}")
+    return found == [True]
 
 
-async def _assistant(stage: Stage) -> bool:
+async def _assistant(stage: Stage, found: list[bool]) -> None:
     """What the assistant does whom cron wakes, through the server's tools alone."""
     from mcp import Client, StdioServerParameters
 
@@ -207,11 +216,11 @@ async def _assistant(stage: Stage) -> bool:
     )
     async with Client(server) as client:
         play = Play(stage, client)
-        await play.quiet_evening()
-        await play.trouble()
+        await play.evening()
+        await play.night()
         await play.wake()
-        await play.ask_again()
-        return await play.morning()
+        await play.insist()
+        found.append(await play.morning())
 
 
 @dataclass
@@ -220,93 +229,103 @@ class Play:
 
     stage: Stage
     client: Any
-    handled: list[str] = field(default_factory=list)
+    pids: dict[str, int] = field(default_factory=dict)
+    mended: list[str] = field(default_factory=list)
 
-    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """One tool call, shown. Raises BotkeepError if the server calls it an error."""
-        shown = ", ".join(f"{name}={_short(value)}" for name, value in arguments.items())
-        self.stage.say(f"> {tool}({shown})")
+    async def call(self, tool: str, *, show: bool = True, **arguments: Any) -> dict[str, Any]:
+        """One tool call and its structured answer. Raises BotkeepError if the server calls it an error."""
+        if show:
+            shown = ", ".join(f"{name}={_short(value)}" for name, value in arguments.items())
+            self.stage.say(f"> {tool}({shown})")
         result = await self.client.call_tool(tool, arguments)
         if result.is_error:
             raise BotkeepError(result.content[0].text)
         return dict(result.structured_content)
 
-    async def quiet_evening(self) -> None:
+    async def evening(self) -> None:
         """Everything runs; one bot is stopped by a person."""
-        for bot in (KILLED, FROZEN, DOUBLED, TORN):
+        for bot in RUNNING:
             self.answer(await self.call("restart_bot", bot=bot, reason="first start"))
         self.answer(await self.call("stop_bot", bot=ARCHIVED, reason="its trader is on holiday"))
         wait_for_rows(self.stage, ROWS_BEFORE_TROUBLE)
-        self.answer(await self.call("backup_data"))
-        self.verdicts(await self.call("check_bot"))
+        for kept in (await self.call("backup_data"))["stored"]:
+            self.answer(kept)
+        await self.check()
+        wait_for_rows(self.stage, _rows(self.stage.data(TORN)) + ROWS_BEFORE_TROUBLE)
 
-    async def trouble(self) -> None:
-        """The night."""
+    async def check(self, **asked: Any) -> list[dict[str, Any]]:
+        """Look, shown: a line for each bot that is not healthy, and the count of the others."""
+        found = await self.call("check_bot", **asked)
+        for one in found.get("bots", []):
+            fault = f" ({one['fault']})" if one.get("fault") else ""
+            self.stage.say(_wrapped(f"{one['bot']}: {one['status']}{fault}: {one['sentence']}"))
+        if found.get("healthy"):
+            self.stage.say(f"    healthy: {found['healthy']}")
+        return list(found.get("bots", []))
+
+    async def night(self) -> None:
+        """Four faults while nobody looks."""
         self.stage.say("\n--- The night ---")
-        found = await self.client.call_tool("check_bot", {})
-        pids = {}
-        for bot in (KILLED, FROZEN, DOUBLED, TORN):
-            found = await self.client.call_tool("check_bot", {"bot": bot})
-            pids[bot] = int(found.structured_content["bots"][0]["pid"])
-        break_everything(self.stage, pids)
+        for bot in RUNNING:
+            found = await self.call("check_bot", show=False, bot=bot)
+            self.pids[bot] = int(found["bots"][0]["pid"])
+        break_everything(self.stage, self.pids)
 
     async def wake(self) -> None:
-        """Cron wakes the assistant: check, then each fault by its playbook."""
+        """Cron wakes the assistant: check, then each fault by its playbook, then check again."""
         self.stage.say("\n--- Cron wakes the assistant ---")
-        found = await self.call("check_bot")
-        self.verdicts(found)
-        for one in found["bots"]:
+        for one in await self.check():
             if one["status"] == "faulty":
-                await self.by_playbook(one)
+                await self.by_playbook(one["bot"], one["fault"])
+        await self.check()
 
-    async def by_playbook(self, verdict: dict[str, Any]) -> None:
+    async def by_playbook(self, bot: str, fault: str) -> None:
         """Open the playbook the verdict names, and do the one thing it allows."""
-        bot, fault = verdict["bot"], verdict["fault"]
         playbook = await self.call("read_playbook", fault=fault)
-        self.stage.say(f"    it allows {', '.join(playbook['actions']) or 'nothing'} (mode {playbook['mode']})")
-        if "restore_data" in playbook["actions"]:
+        allowed = playbook.get("actions", [])
+        self.stage.say(f"    allows {', '.join(allowed) or 'nothing'}, mode {playbook['mode']}")
+        if "restore_data" in allowed:
             plan = await self.call("restore_data", bot=bot)
             self.answer(plan)
-            self.answer(await self.call("restore_data", bot=bot, plan_id=plan["plan_id"]))
-        elif "restart_bot" in playbook["actions"]:
-            self.answer(await self.call("restart_bot", bot=bot, reason=fault))
-        self.handled.append(bot)
+            done = await self.call("restore_data", bot=bot, plan_id=plan["plan_id"])
+        else:
+            done = await self.call("restart_bot", bot=bot, reason=fault)
+        self.answer(done)
+        if done["result"] == "done":
+            self.mended.append(bot)
 
-    async def ask_again(self) -> None:
+    async def insist(self) -> None:
         """A playbook binds: the next restart is refused, with the earliest time."""
-        self.stage.say(f"\n--- An eager assistant, once more: {KILLED} dies again, and again it wants to restart it ---")
-        found = await self.client.call_tool("check_bot", {"bot": KILLED})
-        os.kill(int(found.structured_content["bots"][0]["pid"]), signal.SIGKILL)
-        await self.call("check_bot", bot=KILLED)
-        self.answer(await self.call("restart_bot", bot=KILLED, reason="it is down again"))
+        self.stage.say(f"\n--- {KILLED} dies again, and the assistant is eager ---")
+        found = await self.call("check_bot", show=False, bot=KILLED)
+        os.kill(int(found["bots"][0]["pid"]), signal.SIGKILL)
+        await self.check(bot=KILLED)
+        self.answer(await self.call("restart_bot", bot=KILLED, reason="just restart it again"))
 
     async def morning(self) -> bool:
-        """The report, the book and the journal. True if everything that was broken is mended."""
+        """The report, the book and the journal. True if everything that was broken was mended."""
         self.stage.say("\n--- The morning ---")
-        await self.call("append_memory", note="doge-long died twice tonight; look at its host's memory.", bot=KILLED)
-        report = await self.call("health_report", since="24h")
-        self.stage.say(_indented(report["text"]))
-        pnl = await self.call("summarize_pnl", bot=ARCHIVED)
-        self.stage.say(f"    {json.dumps(pnl['bots'][0], ensure_ascii=False)[: 3 * WIDTH]}")
-        self.stage.say("\nmemory/bot-operations.md:")
+        await self.call("append_memory", note=f"{KILLED} died twice tonight: look at its host.", bot=KILLED)
+        found = await self.call("summarize_pnl", bot=ARCHIVED)
+        for one in found["bots"][0]["currencies"]:
+            self.stage.say(f"    {ARCHIVED}: {one['realised']} {one['currency']} in {one['trades']} trades")
+        self.stage.say(_indented((await self.call("health_report", since="24h"))["text"]))
+        self.stage.say("\n$ cat memory/bot-operations.md")
         self.stage.say(_indented((self.stage.home / "memory/bot-operations.md").read_text()))
+        return self.verified() and sorted(self.mended) == sorted(RUNNING)
+
+    def verified(self) -> bool:
+        """Ledger and journal agree, by botkeep's own check."""
         done = subprocess.run(
             [sys.executable, "-m", "botkeep", "journal", "--verify", "--home", str(self.stage.home)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         self.stage.say(f"$ botkeep journal --verify\n{_indented(done.stdout.strip())}")
-        return done.returncode == 0 and set(self.handled) == {KILLED, FROZEN, DOUBLED, TORN}
-
-    def verdicts(self, found: dict[str, Any]) -> None:
-        """One line for each bot that is not healthy, and the count of those that are."""
-        for one in found["bots"]:
-            self.stage.say(f"    {one['bot']}: {one['status']} {one.get('fault') or ''}: {one['sentence']}")
-        if found.get("healthy"):
-            self.stage.say(f"    healthy: {found['healthy']}")
+        return done.returncode == 0
 
     def answer(self, result: dict[str, Any]) -> None:
         """The one sentence of an action."""
-        self.stage.say(f"    {result.get('result', 'plan')}: {result['sentence']}")
+        self.stage.say(_wrapped(f"{result['result']}: {result['sentence']}"))
 
 
 def _short(value: Any) -> str:
@@ -314,10 +333,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 48 else f"{text[:45]}..."
 
 
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
+
+
 def _indented(text: str) -> str:
     return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
-
-
-def lines(found: Iterable[str]) -> str:
-    """Joined for the terminal."""
-    return "\n".join(found)

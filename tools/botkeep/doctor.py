@@ -75,7 +75,8 @@ class _Patient:
 
 
 def _line(bot: str | None, level: Level, what: str, mend: str = "") -> DoctorLine:
-    return DoctorLine(bot, level, clean(what, LIMIT), clean(mend, LIMIT))
+    """`mend` is our own words, what is not ours cleaned already: cleaned again, a flag would redact its neighbour."""
+    return DoctorLine(bot, level, clean(what, LIMIT), mend)
 
 
 def examine(bench: Bench) -> tuple[DoctorLine, ...]:
@@ -140,9 +141,9 @@ def _shown(argv: Sequence[str]) -> list[str]:
     """The command line without secrets, also where a flag stands before its value."""
     shown = []
     for before, word in zip(("", *argv), argv, strict=False):
-        pair = f"{before} {word}"
-        alone = clean(word, 400)
-        shown.append(MARK if alone == word and before.startswith("-") and redact(pair) != pair else alone)
+        flag = before.startswith("-") and redact(before) == before
+        named = flag and redact(word) == word and redact(f"{before} {word}") != f"{before} {word}"
+        shown.append(MARK if named else clean(word, 400))
     return shown
 
 
@@ -153,7 +154,7 @@ def _cwd(patient: _Patient, pid: int) -> str:
     except OSError:
         return "."
     home = patient.target.home
-    return str(place.relative_to(home)) if place.is_relative_to(home) else str(place)
+    return clean(str(place.relative_to(home)) if place.is_relative_to(home) else str(place), 400)
 
 
 def _command(patient: _Patient) -> Iterator[DoctorLine]:

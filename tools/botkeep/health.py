@@ -15,8 +15,8 @@ import threading
 import time
 from collections.abc import Iterator, Set
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from .model import BotkeepError, HealthLook
@@ -27,10 +27,10 @@ HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024
 _PORTS = {"http": 80, "https": 443}
 _IN_URL = "/%?:@!$&'()*+,;=~-._"
-_STATUS = re.compile(rb"\AHTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]{0,200})?\r?\n")
-_LENGTH = re.compile(rb"\r?\ncontent-length:[ \t]{0,8}(\d{1,15})[ \t]{0,8}\r?\n", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r?\ntransfer-encoding:[^\r\n]{0,100}chunked", re.IGNORECASE)
-_NUMERIC_HOST = re.compile(r"[0-9.]+|0x[0-9a-f.x]*", re.IGNORECASE)
+_STATUS = rb"\AHTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]{0,200})?\r?\n"
+_LENGTH = rb"(?i)\r?\ncontent-length:[ \t]{0,8}(\d{1,15})[ \t]{0,8}\r?\n"
+_CHUNKED = rb"(?i)\r?\ntransfer-encoding:[^\r\n]{0,100}chunked"
+_NUMERIC_HOST = r"(?i)[0-9.]+|0x[0-9a-f.x]*"
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -43,8 +43,7 @@ class _RuleError(BotkeepError):
         self.certain = certain
 
 
-@dataclass(frozen=True)
-class _Target:
+class _Target(NamedTuple):
     """A URL, taken apart."""
 
     scheme: str
@@ -131,7 +130,7 @@ def _resolve(target: _Target, clock: _Deadline) -> list[_Address]:
     """The addresses of the host. A name is looked up in a thread of its own, since resolvers keep no deadline."""
     with suppress(ValueError):
         return [ipaddress.ip_address(target.host)]
-    if _NUMERIC_HOST.fullmatch(target.host):
+    if re.fullmatch(_NUMERIC_HOST, target.host):
         # 0x7f.1 and 127.1 are addresses to the C library only; what they hide is not worth guessing.
         raise _RuleError(
             "not-allowed", f"the host {clean(target.host, 60)} is not asked: write the address as 127.0.0.1."
@@ -272,11 +271,11 @@ def _not_http(data: bytes) -> _RuleError:
 
 def _read_body(connection: socket.socket, clock: _Deadline, head: bytes, body: bytes) -> bytes:
     """Up to its end or 64 KiB: an endless body is judged by its status, a dripping one runs out of time."""
-    length = _LENGTH.search(head)
+    length = re.search(_LENGTH, head)
     most = min(int(length[1]), BODY_LIMIT) if length else BODY_LIMIT
     if re.match(rb"HTTP/1\.[01] (?:204|304)", head):
         most = 0
-    chunked = _CHUNKED.search(head) is not None
+    chunked = re.search(_CHUNKED, head) is not None
     while len(body) < most and not (chunked and body.endswith(b"0\r\n\r\n")):
         more = _receive(connection, clock)
         if not more:
@@ -286,7 +285,7 @@ def _read_body(connection: socket.socket, clock: _Deadline, head: bytes, body: b
 
 
 def _judge(head: bytes, body: bytes) -> str:
-    status = _STATUS.match(head)
+    status = re.match(_STATUS, head)
     if status is None:
         raise _not_http(head)
     code = int(status[1])

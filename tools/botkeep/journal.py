@@ -481,8 +481,8 @@ class _Queue:
 class _Present:
     """What the file shows, and the archives of the months in which an entry may be."""
 
-    def __init__(self, keys: frozenset[bytes], archives: dict[str, Path]) -> None:
-        self._keys = set(keys)
+    def __init__(self, keys: set[bytes], archives: dict[str, Path]) -> None:
+        self._keys = keys
         self._archives = archives
         self.lowest = min((int(id_in(key)[1:]) for key in keys), default=sys.maxsize)
 

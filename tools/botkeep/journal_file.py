@@ -218,7 +218,7 @@ class Scan:
     """What has to be known about a file that somebody edited. `identity` is from before it was read."""
 
     identity: Identity
-    keys: frozenset[bytes]
+    keys: set[bytes]
     sections: tuple[Section, ...]
 
 
@@ -235,7 +235,7 @@ def scan(fd: int) -> Scan:
         place += len(line)
     ends = [*(start for _, start in starts[1:]), place]
     sections = tuple(Section(month, start, end) for (month, start), end in zip(starts, ends, strict=False))
-    return Scan(identity, frozenset(keys), sections)
+    return Scan(identity, keys, sections)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from .model import (
     Evidence,
     Exit,
     Fault,
+    Finding,
     History,
+    Inspection,
     Instance,
     InstanceState,
     Observation,
@@ -29,6 +31,9 @@ from .model import (
 )
 from .playbooks import Playbooks, Policy
 from .progress import trades_last_hour, usual_busiest_hour
+
+DAMAGED_ROWS = frozenset({"C2", "C4", "C5", "C9"})
+"""Rules about rows inside a file; the others are about the file as a whole."""
 
 
 @dataclass(frozen=True)
@@ -251,8 +256,18 @@ def _data(look: _Look) -> Iterable[Evidence]:
     corrupt = data.verdict is DataVerdict.CORRUPT
     for finding in data.findings:
         text = f"{look.seen.bot}'s data file is damaged ({finding.rule}): {finding.text}"
-        key = f"{data.identity}:{finding.offset}"
-        yield Evidence(Fault.DATA_CORRUPT, finding.rule, finding.certain and corrupt, text, key)
+        yield Evidence(Fault.DATA_CORRUPT, finding.rule, finding.certain and corrupt, text, _damage_key(data, finding))
+
+
+def _damage_key(data: Inspection, finding: Finding) -> str:
+    """What two looks must agree on. Damage inside a file that a living bot appends to stays at its place; a file
+
+    that is short, empty or torn as a whole has to be the very same one: a bot that rewrites its file shows each of
+    these for a moment, and two such moments are no evidence.
+    """
+    inode = ":".join(data.identity.split(":")[:2])
+    where = inode if finding.rule in DAMAGED_ROWS else data.identity
+    return f"{where}:{finding.offset}:{finding.text}"
 
 
 def _down(look: _Look) -> Iterable[Evidence]:

@@ -28,7 +28,7 @@ _SYSLOG = rb"""(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) {1,2}(\d{1,2}) 
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 
 _PLAIN = re.compile(_BEFORE + rb"(?:" + _DATE + rb"|" + _EPOCH + rb"|" + _SYSLOG + rb")")
-_JSON = re.compile(_JSON_KEY + rb"(?:" + _DATE + rb"|" + _EPOCH + rb")")
+_JSON = _JSON_KEY + rb"(?:" + _DATE + rb"|" + _EPOCH + rb")"
 
 
 class LineClock:
@@ -44,7 +44,7 @@ class LineClock:
 
         `after`: the time of an earlier line, which tells the two hours apart that a clock set back shows twice.
         """
-        match = _JSON.match(line[:JSON_LOOK_AT]) if line[:1] == b"{" else _PLAIN.match(line[:LOOK_AT])
+        match = re.match(_JSON, line[:JSON_LOOK_AT]) if line[:1] == b"{" else _PLAIN.match(line[:LOOK_AT])
         if match is None:
             return None
         parts = match.groups()

@@ -140,7 +140,7 @@ class Reading:
     def __iter__(self) -> Iterator[Block]:
         if self.rotated and self._before is not None:
             yield from self._end_of_predecessor(self._before)
-        self._jump(FIRST_READ if self.first else CATCH_UP)
+        self._jump(self.log, FIRST_READ if self.first else CATCH_UP)
         yield from self._blocks(self.log, older=False)
 
     @property
@@ -160,20 +160,20 @@ class Reading:
         The predecessor is the same file under another name, or a copy of it when the log is cut in place.
         """
         with suppress(LogError), open_log(self.path.with_name(f"{self.path.name}.1")) as older:
-            if older.continues(position) and older.size - position.offset <= CATCH_UP:
+            if older.continues(position):
                 self._offset, self._skipping = position.offset, position.skipping
+                self._jump(older, CATCH_UP)
                 yield from self._blocks(older, older=True)
                 if self.rest:
                     yield Block(self.rest + b"\n", self._offset, older=True)
         self._offset, self._skipping, self.rest = 0, False, b""
 
-    def _jump(self, most: int) -> None:
+    def _jump(self, log: OpenLog, most: int) -> None:
         """Go no further back than `most` bytes from the end."""
-        start = self.log.size - most
-        if start <= self._offset:
-            return
-        self.skipped = start - self._offset
-        self._offset, self._skipping = start, not self.log.starts_line(start)
+        start = log.size - most
+        if start > self._offset:
+            self.skipped += start - self._offset
+            self._offset, self._skipping = start, not log.starts_line(start)
 
     def _blocks(self, log: OpenLog, *, older: bool) -> Iterator[Block]:
         """Whole lines up to the size at the time of opening. Moves `_offset`; leaves the unfinished line in `rest`."""

@@ -15,7 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from .fields import parse_duration
 from .ledger import Entry
-from .model import ActionReport, Cause, Diagnosis, Exit, Observation, Status, UsageError, Verdict, Wanted, iso
+from .model import (
+    ActionReport,
+    Cause,
+    Diagnosis,
+    Exit,
+    Observation,
+    Result,
+    Status,
+    UsageError,
+    Verdict,
+    Wanted,
+    iso,
+)
 from .pnl import CurrencyFigures, PnlFigures, rounded
 from .untrusted import clean, fence
 
@@ -35,6 +47,7 @@ OLDEST = timedelta(days=3660)
 PLACES = 12
 """Digits after the point that money is given with: a satoshi has eight, a price of the smallest coins twelve."""
 MAX_SYMBOLS = 20
+MAX_DAMAGES = 10
 
 
 def parse_since(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
@@ -422,19 +435,95 @@ def round_document(report: RoundReport) -> Round:
 class Backups(Document):
     """What was stored and verified, bot by bot."""
 
+    result: str
+    sentence: str
     stored: list[ActionDocument]
 
 
 def backups_document(reports: Sequence[ActionReport]) -> Backups:
-    """One line for each bot."""
-    return Backups(stored=[action_document(one) for one in reports])
+    """Done only if every one of them is."""
+    done = sum(one.ok for one in reports)
+    return Backups(
+        result=Result.DONE if done == len(reports) else Result.FAILED,
+        sentence=f"{done} of {len(reports)} data files are backed up and verified.",
+        stored=[action_document(one) for one in reports],
+    )
 
 
 class Restore(Document):
-    """A plan, or what came of one."""
+    """A plan for a restore (result: planned), or what came of it."""
 
     bot: str
+    result: str
     sentence: str
+    plan_id: str | None = Field(None, description="Give it to restore_data to carry the plan out, before expires_at.")
+    expires_at: str | None = None
+    damage: list[str] = []
+    backup_at: str | None = None
+    rows: dict[str, int] = {}
+    pnl_before: dict[str, str] = Field({}, description="Currency -> realised, of the rows that could be read.")
+    pnl_after: dict[str, str] = {}
+    quarantine: str | None = Field(None, description="Where the damaged file is kept.")
+    entry: str | None = None
+    earliest: str | None = None
+    until: str | None = None
+    approval: str | None = Field(None, description="A person runs: botkeep approve ID")
+    playbook: str | None = None
+    pid: int | None = None
+
+
+def plan_document(plan: RestorePlan) -> Restore:
+    """What a restore would do."""
+    return Restore(
+        bot=plan.bot,
+        result="planned",
+        sentence=clean(plan.sentence, MAX_NOTE),
+        plan_id=plan.id,
+        expires_at=_time(plan.expires_at),
+        damage=[_text(f"{one.rule}: {one.text}") for one in plan.findings[:MAX_DAMAGES]],
+        backup_at=_time(plan.snapshot_at),
+        rows={
+            "good_now": plan.rows_good,
+            "bad_now": plan.rows_bad,
+            "after": plan.rows_expected,
+            "from_backup": plan.kept,
+            "salvaged": plan.salvaged,
+            "dropped": plan.dropped,
+        },
+        pnl_before={name: _exact(amount) for name, amount in plan.pnl_now or ()},
+        pnl_after={name: _exact(amount) for name, amount in plan.pnl_expected or ()},
+    )
+
+
+_ROWS = {"rows_before": "good_before", "rows_bad": "bad_before", "rows_after": "after", "kept": "from_backup",
+         "salvaged": "salvaged", "dropped": "dropped"}  # fmt: skip
+
+
+def restore_document(report: ActionReport) -> Restore:
+    """How it ended; with the proof, if there was one."""
+    proof, action = report.data, action_document(report)
+    return Restore(
+        bot=report.bot,
+        result=report.result,
+        sentence=clean(report.sentence, MAX_NOTE),
+        damage=[_text(f"{one['rule']}: {one['text']}") for one in proof.get("dropped_rows", [])[:MAX_DAMAGES]],
+        backup_at=proof.get("snapshot_at"),
+        rows={name: proof[key] for key, name in _ROWS.items() if key in proof},
+        pnl_before=_by_currency(proof.get("pnl_before")),
+        pnl_after=_by_currency(proof.get("pnl_after")),
+        quarantine=proof.get("quarantine"),
+        entry=action.entry,
+        earliest=action.earliest,
+        until=action.until,
+        approval=action.approval,
+        playbook=action.playbook,
+        pid=action.pid,
+    )
+
+
+def _by_currency(money: Any) -> dict[str, str]:
+    """From a ledger entry's data: pairs or an object."""
+    return {str(name): str(amount) for name, amount in (money.items() if isinstance(money, dict) else money or ())}
 
 
 # --- money -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from .model import (
     BotkeepError,
     ConfigError,
     Diagnosis,
+    EngineError,
     Fault,
     History,
     LedgerError,
@@ -196,14 +197,14 @@ class Desk:
     def zone(self) -> tzinfo:
         """The people's: as the fleet names it, else the machine's."""
         from .schedule import people_zone
-        
+
 
         return people_zone(load_fleet(self.workspace).timezone, os.environ)
 
     def report(self, since: datetime, missed: Sequence[Missed] = ()) -> HealthReport:
         """The morning report on [since, now): looks at every bot first. Raises LedgerError: then nothing is known."""
         from . import report
-        
+
 
         bench = self.bench()
         checked = self.check()
@@ -241,7 +242,7 @@ class Desk:
     def doctor(self) -> tuple[DoctorLine, ...]:
         """What is missing, bot by bot, and how to mend it."""
         from . import doctor
-        
+
 
         return doctor.examine(self.bench())
 
@@ -266,7 +267,7 @@ class Desk:
         """What a restore would do, with an id. Raises BotkeepError if nothing is damaged or nothing could help."""
         from .backups import LocalStore
         from .restore import plan
-        
+
 
         bench = self.bench()
         bot = _good(bench.fleet, name)
@@ -358,7 +359,7 @@ class Desk:
     def _due(self, bench: act.Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...]]:
         """What the schedule wants now. A broken schedule is a problem of the round, not its end."""
         from .schedule import due, load_schedule, people_zone
-        
+
 
         ran = bench.cursor("", "schedule") or {}
         now, zone = self.clock(), people_zone(bench.fleet.timezone, os.environ)
@@ -375,7 +376,7 @@ class Desk:
     def _run(self, tasks: Sequence[str], missed: Sequence[Missed]) -> tuple[list[ActionReport], str]:
         """Backups and the report, where they are due; the health check is the round itself."""
         from . import report
-        
+
 
         kept: list[ActionReport] = []
         if "bot_backup" in tasks and any(bot.data_file for bot in load_fleet(self.workspace).bots):
@@ -388,7 +389,7 @@ class Desk:
         """One bot's action. A failure of one bot is that bot's report; the others go on."""
         from .backups import LocalStore
         from .restore import plan
-        
+
 
         bot = bench.fleet.get(verdict.bot).bot
         if bot is None or verdict.fault is None:
@@ -424,11 +425,22 @@ class Desk:
     # ------------------------------------------------------------------------------------------------ inside
 
     def _reconcile(self, bench: act.Bench, names: Iterable[str]) -> None:
-        owing = {entry.bot for entry in self.ledger.open_intents()}
+        """What killed or slow callers owe, before anything is judged: a stop without its entry would look like a death."""
+        try:
+            owing = {entry.bot for entry in self.ledger.open_intents()}
+        except LedgerError as error:
+            bench.troubles.append(str(error))
+            return
         for name in names:
             bot = bench.fleet.get(name).bot
-            if name in owing and bot is not None:
-                act.reconcile(bench, bot)
+            if bot is not None and (name in owing or act.stopped_without_ledger(self.workspace, name)):
+                self._reconcile_one(bench, bot)
+
+    def _reconcile_one(self, bench: act.Bench, bot: Bot) -> None:
+        try:
+            act.reconcile(bench, bot)
+        except (LedgerError, EngineError) as error:
+            bench.troubles.append(f"{bot.name}: {error}")
 
     def _verdicts(self, bench: act.Bench, names: Sequence[str], *, confirm: bool) -> list[Verdict]:
         seen = probe.look(bench.fleet, names, bench.cursor, self.clock(), bench.answer_within)

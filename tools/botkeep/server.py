@@ -19,10 +19,11 @@ import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from mcp.types import PARSE_ERROR, ErrorData, JSONRPCError, ToolAnnotations
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from . import __version__, results
 from .durable import read_regular
@@ -31,7 +32,7 @@ from .journal_file import opened
 from .model import BotkeepError, Fault, UsageError
 from .report import render
 from .rounds import Desk
-from .schedule import WAKES, people_zone
+from .schedule import WAKES
 
 ANSWER_SECONDS = 50.0
 """Hosts cut a call at 60 s. Actions keep to this by themselves: one that is not proven by then says so."""
@@ -97,8 +98,7 @@ class Tools:
         with self._desk() as desk:
             at = results.parse_since(since, desk.clock())
             report = desk.report(at)
-            zone = people_zone(desk.bench().fleet.timezone, os.environ)
-            return results.report_document(report, render(report, zone))
+            return results.report_document(report, render(report, desk.zone()))
 
     def read_playbook(self, fault: Named) -> results.PlaybookDocument:
         """Read what to do about a fault: the policy that the tools enforce, and advice for judgement."""
@@ -177,7 +177,7 @@ WRITE_TOOLS = {
 }
 
 
-class _Strict(BaseModel):
+class _Strict(ArgModelBase):
     model_config = ConfigDict(extra="forbid")
 
 
@@ -209,8 +209,8 @@ class _Tool(Tool):
 def _tool(function: Callable[..., Any], annotations: ToolAnnotations) -> Tool:
     """A tool with a short, closed input schema and a short output schema."""
     called = _leavable(function) if annotations.read_only_hint else function
-    about_it = " ".join((function.__doc__ or "").split())
-    tool = _Tool.from_function(called, description=about_it, annotations=annotations, structured_output=True)
+    told = "\n\n".join(" ".join(part.split()) for part in (function.__doc__ or "").split("\n\n"))
+    tool = _Tool.from_function(called, description=told, annotations=annotations, structured_output=True)
     about = tool.fn_metadata
     about.arg_model = create_model(about.arg_model.__name__, __base__=(about.arg_model, _Strict))
     about.output_schema = slim(about.output_schema or {})

@@ -12,8 +12,8 @@ from .untrusted import strip
 if TYPE_CHECKING:
     from .doctor import DoctorLine
     from .ledger import Entry
-    from .playbooks import Playbooks
-    from .results import BotPnl, Pnl
+    from .playbooks import Playbook, Playbooks
+    from .results import BotPnl, Pnl, Restore
     from .rounds import RoundReport
 
 NONE = "-"
@@ -42,7 +42,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool =
     for line in lines:
         *cells, last = line
         padded = [paint(cell.ljust(width), colour=colour) for cell, width in zip(cells, widths, strict=False)]
-        yield "  ".join([*padded, last])
+        yield "  ".join([*padded, last]).rstrip()
 
 
 def clock(at: datetime | None, zone: tzinfo) -> str:
@@ -206,3 +206,19 @@ def _pnl_rows(bot: BotPnl) -> Iterator[tuple[str, ...]]:
         won = f"{one.wins} of {one.trades}"
         percent = one.percent or NONE
         yield (bot.bot, one.realised, one.currency, percent, one.fees, str(one.trades), won, one.drawdown, bot.method)
+
+
+def plan_lines(plan: Restore) -> Iterator[str]:
+    """What a restore would do, and the command that does it."""
+    yield strip(plan.sentence)
+    yield from (f"  {strip(damage)}" for damage in plan.damage)
+    yield "  rows: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in plan.rows.items())
+    yield from (f"  realised before: {amount} {currency}" for currency, amount in plan.pnl_before.items())
+    yield from (f"  realised after: {amount} {currency}" for currency, amount in plan.pnl_after.items())
+    yield f"To carry it out, before {plan.expires_at}: botkeep restore {plan.bot} --plan {plan.plan_id}"
+
+
+def playbook_text(book: Playbook) -> Iterator[str]:
+    """The file in force, as it is written, and what is wrong with the one that should be."""
+    yield book.path.read_text(encoding="utf-8-sig").rstrip("\n")
+    yield from labelled("mend", [book.problem] if book.problem else [])

@@ -40,7 +40,7 @@ def main(symbol, file, port):
     signal.signal(signal.SIGTERM, lambda *_: running.set())
     if port:
         threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever, daemon=True).start()
-    chance, price = random.Random(symbol), 100.0
+    chance, price = random.Random(file), 100.0
     path = Path(file)
     with path.open("a", newline="") as output:
         rows = csv.writer(output, lineterminator="\n")

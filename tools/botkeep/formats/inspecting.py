@@ -295,9 +295,9 @@ class _Look:
         scan = reader.scan(self._source, start, stop)
         state.take(scan, self._now)
         self._settle(scan, state.damages[fresh:])
-        at_end = stop == self._source.size
-        if at_end or scan.end == start:
-            self._judge_tail(state, reader, scan, stuck=not at_end)
+        stuck = stop < self._source.size and len(scan.tail) == HEAD
+        if stop == self._source.size or stuck:
+            self._judge_tail(state, reader, scan, stuck=stuck)
         else:
             self._more = True
 

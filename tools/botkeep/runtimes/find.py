@@ -139,7 +139,7 @@ def _is_neighbours(target: Target, carried: str) -> bool:
 
 def _works_elsewhere(target: Target, command: Command | None, proc: Proc, rivals: list[Command]) -> bool:
     """The same script with the same arguments: the folder decides, and where it does not, nobody may guess."""
-    place = working_folder(proc.pid)
+    place = _folder_of(proc.pid)
     there = [one.owner for one in rivals if os.path.realpath(one.cwd) == place]
     here = command is not None and command.cwd == place
     if here != bool(there):
@@ -149,6 +149,13 @@ def _works_elsewhere(target: Target, command: Command | None, proc: Proc, rivals
         f"pid {proc.pid} runs the same command as {owners}, and botkeep did not start it: nothing tells whose it is. "
         f"End it, or give the bots different arguments or folders."
     )
+
+
+def _folder_of(pid: int) -> str | None:
+    try:
+        return working_folder(pid)
+    except PermissionError:
+        return None
 
 
 # ---------------------------------------------------------------------------------------------------- instances

@@ -37,7 +37,7 @@ LAUNCH_SECONDS = 10.0
 LOCK_SECONDS = 3.0
 KILL_SECONDS = 3.0
 """Kept of a caller's deadline, so that a bot which ignores SIGTERM is killed and not left."""
-ALONE_SECONDS = 0.5
+ALONE_SECONDS = 0.3
 EXIT_SECONDS = 0.5
 """How long a look waits for a watcher that has seen its bot end and is writing how."""
 UNWRITTEN = re.compile(r"(\.(spawn|stopping\.json)\..*|(instance|exit)\.json\.\d+)")
@@ -147,14 +147,12 @@ def stop(target: Target, grace: float, deadline: float) -> Stopped:
     before, first = instances(target, table, read_record(target.run_dir)), hunt(target)
     _ask(target, table)
     _signal_all(first, signal.SIGTERM, signal.SIGCONT)
-    gone = _wait_until_gone(target, min(time.monotonic() + grace, deadline - KILL_SECONDS))
-    if not gone:
-        _kill(target, deadline)
-    left = _left(target)
+    ended = _wait_until_gone(target, min(time.monotonic() + grace, deadline - KILL_SECONDS))
+    left = _still_held(target) if ended or _kill(target, deadline) else _left(target)
     if left:
         with suppress(OSError):
             unask(target.run_dir)
-    return Stopped((*before, *_unseen(first, before, table)), left, killed=not gone)
+    return Stopped((*before, *_unseen(first, before, table)), left, killed=not ended)
 
 
 def _ask(target: Target, table: ProcessTable) -> None:
@@ -179,10 +177,12 @@ def _leftover(proc: Proc, table: ProcessTable) -> Instance:
 
 
 def _left(target: Target) -> tuple[str, ...]:
-    """What could not be ended; of the lock's holders too, which we may not be able to see."""
-    left = hunt(target)
-    if left:
-        return tuple(_describe(proc) for proc in left.values())
+    """What could not be ended."""
+    return tuple(_describe(proc) for proc in hunt(target).values())
+
+
+def _still_held(target: Target) -> tuple[str, ...]:
+    """Whoever keeps the lock though no scan finds anything: a process that we may not see."""
     _end_idle_watchers(target)
     if lock_name(target) is None:
         return ()
@@ -255,12 +255,13 @@ def _wait_for_any(found: dict[int, Proc], seconds: float) -> None:
             os.close(fd)
 
 
-def _kill(target: Target, deadline: float) -> None:
-    """SIGKILL until two scans are empty: a process may fork while it is being killed."""
+def _kill(target: Target, deadline: float) -> bool:
+    """SIGKILL until two scans are empty: a process may fork while it is being killed. False: the time was over."""
     while time.monotonic() < deadline:
         _signal_all(hunt(target), signal.SIGKILL)
         if _wait_until_gone(target, min(deadline, time.monotonic() + 1.0)):
-            return
+            return True
+    return False
 
 
 def _end_idle_watchers(target: Target) -> None:
@@ -293,14 +294,23 @@ def start(target: Target, entry: str, deadline: float) -> Started:
     """
     if target.config is None:
         raise EngineError(f"{target.name} has no runtime in config/bots.json: it can be watched, not started.")
-    lock = Lock(target.run_dir / "run.lock")
-    if not lock.acquire(wait=max(0.0, min(LOCK_SECONDS, deadline - time.monotonic()))):
-        raise EngineError(f"{target.name} was not started: {_holders(lock)} still lives. Stop it first.")
+    lock = _take_lock(target, deadline)
     try:
         _require_alone(target)
         return _launch(target, lock, entry, deadline)
     finally:
         lock.release()
+
+
+def _take_lock(target: Target, deadline: float) -> Lock:
+    """Ours now; a watcher that is about to end is waited for. Raises EngineError, naming who has it."""
+    lock = Lock(target.run_dir / "run.lock")
+    if lock.acquire(wait=ALONE_SECONDS):
+        return lock
+    _require_alone(target)
+    if lock.acquire(wait=max(0.0, min(LOCK_SECONDS, deadline - time.monotonic()))):
+        return lock
+    raise EngineError(f"{target.name} was not started: {_holders(lock)} still lives. Stop it first.")
 
 
 def _require_alone(target: Target) -> None:

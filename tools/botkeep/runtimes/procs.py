@@ -336,10 +336,10 @@ def program_key(argv: tuple[str, ...]) -> str:
 
 
 def working_folder(pid: int) -> str | None:
-    """Where a process works; None if it may not be asked."""
+    """Where a process works; None if it is gone. Raises PermissionError if it may not be asked."""
     try:
         return os.readlink(f"/proc/{pid}/cwd")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
 
 
@@ -347,17 +347,24 @@ def is_same_program(proc: Proc, command: tuple[str, ...], cwd: str) -> bool:
     """Whether a process runs exactly this command: same script file, same arguments.
 
     A copy started by hand from another folder, by another spelling of the path or by `python3` for `python`, is the
-    same program; so is a script that names its interpreter itself. Where a working folder cannot be read, equal text
-    counts as equal.
+    same program; so is a script that names its interpreter itself. A program text (`bash -c`) is the same one in the
+    same folder.
     """
     theirs, ours = read_program(proc.argv), read_program(command)
     if theirs is None or ours is None:
-        return _trimmed(proc.argv) == _trimmed(command)
+        return _trimmed(proc.argv) == _trimmed(command) and _works_in(proc.pid, cwd)
     if theirs.is_module != ours.is_module or _trimmed(theirs.arguments) != _trimmed(ours.arguments):
         return False
     if theirs.interpreter and ours.interpreter and theirs.interpreter != ours.interpreter:
         return False
     return _is_same_script(proc.pid, theirs, ours, cwd)
+
+
+def _works_in(pid: int, folder: str) -> bool:
+    try:
+        return working_folder(pid) == os.path.realpath(folder)
+    except PermissionError:
+        return True
 
 
 def _trimmed(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -374,8 +381,11 @@ def _is_same_script(pid: int, theirs: Program, ours: Program, cwd: str) -> bool:
         return theirs.script == ours.script
     if any(not one.interpreter and "/" not in one.script for one in (theirs, ours)):
         return True  # one of the two was found through PATH: the base name is all that is left to compare
-    place = working_folder(pid)
-    return theirs.script == ours.script if place is None else _folder(theirs, place) == _folder(ours, cwd)
+    try:
+        place = working_folder(pid)
+    except PermissionError:
+        return theirs.script == ours.script
+    return place is not None and _folder(theirs, place) == _folder(ours, cwd)
 
 
 def _folder(program: Program, cwd: str) -> str:

@@ -1,0 +1,154 @@
+"""Damaged trade files come back with proof, and a bot's own habits are never taken for damage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from botkeep.model import Actor, BotkeepError, Fault, Result, Status, utc_now
+from support.fleet import Fleet, alive, entry, fleet, wait_for
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[Fleet]:
+    """One paper bot."""
+    with fleet(tmp_path / "home") as found:
+        yield found
+
+
+def tear(path: Path) -> None:
+    """Half of the last row is gone, and a row in the middle is zeros."""
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
+    middle = sum(map(len, lines[: len(lines) // 2]))
+    with path.open("r+b") as file:
+        file.seek(middle)
+        file.write(b"\0" * (len(lines[len(lines) // 2]) - 1))
+        file.truncate(len(data) - len(lines[-1]) // 2)
+
+
+def dead_and_damaged(one: Fleet) -> int:
+    """A bot with a backup that died in the middle of a row; how many whole rows it had before."""
+    pid = one.up(rows=8)
+    assert one.desk().back_up()[0].result is Result.DONE
+    before = one.rows()
+    wait_for(lambda: one.rows() >= before + 4)
+    one.kill(pid)
+    rows = one.rows()
+    tear(one.data())
+    return rows
+
+
+def test_a_dead_bots_torn_file_is_restored_by_plan_and_the_bot_is_back(one: Fleet) -> None:
+    rows = dead_and_damaged(one)
+    found = one.verdict()
+    assert found.fault is Fault.DATA_CORRUPT
+    assert Fault.BOT_NOT_RUNNING in found.others
+    assert "restore_data" in one.desk().restart("doge", "just restart it").until
+    desk = one.desk()
+    plan = desk.plan_restore("doge")
+    assert plan.rows_expected == rows - 1, "all but the row that was torn; the zeros are in the backup"
+    done = desk.restore("doge", plan.id)
+    assert done.result is Result.DONE, done.sentence
+    assert done.data["rows_after"] == rows - 1
+    assert done.data["pnl_after"] is not None
+    assert (Path(done.data["quarantine"])).is_dir()
+    found = wait_for(lambda: (verdict := one.verdict()).status is Status.HEALTHY and verdict)
+    assert found.pid == done.pid
+    wait_for(lambda: one.rows() > rows)
+    assert b"\0" not in one.data().read_bytes()
+
+
+def test_a_round_restores_without_an_assistant(one: Fleet) -> None:
+    dead_and_damaged(one)
+    done = one.desk(Actor.ROUND).round()
+    assert [(report.action, report.result) for report in done.actions] == [("restore", Result.DONE)]
+    assert wait_for(lambda: one.verdict().status is Status.HEALTHY)
+
+
+def test_a_plan_is_for_one_use_and_for_the_very_damage_it_saw(one: Fleet) -> None:
+    dead_and_damaged(one)
+    desk = one.desk()
+    plan = desk.plan_restore("doge")
+    with pytest.raises(BotkeepError):
+        desk.restore("doge", "no-such-plan")
+    with one.data().open("r+b") as file:
+        file.write(b"\0\0\0")
+    with pytest.raises(BotkeepError, match="plan"):
+        desk.restore("doge", plan.id)
+    again = desk.plan_restore("doge")
+    assert again.id != plan.id
+    assert desk.restore("doge", again.id).result is Result.DONE
+    with pytest.raises(BotkeepError):
+        desk.restore("doge", again.id)
+
+
+def test_damage_under_a_living_bot_takes_a_second_look_then_stops_it_first(one: Fleet) -> None:
+    pid = one.up(rows=8)
+    one.desk().back_up()
+    with one.data().open("r+b") as file:
+        file.seek(200)
+        file.write(b"\0" * 60)
+    found = one.verdict()
+    assert found.fault is Fault.DATA_CORRUPT
+    assert found.confirmed
+    done = one.desk(Actor.ROUND).round()
+    assert done.actions[0].result is Result.DONE, done.actions
+    assert not alive(pid)
+    assert wait_for(lambda: one.verdict().status is Status.HEALTHY)
+    assert b"\0" not in one.data().read_bytes()
+
+
+def test_a_sound_file_is_not_restored(one: Fleet) -> None:
+    one.up()
+    one.desk().back_up()
+    with pytest.raises(BotkeepError, match=r"(?i)nothing"):
+        one.desk().plan_restore("doge")
+
+
+def test_a_truncated_file_comes_back_from_the_backup_alone(one: Fleet) -> None:
+    pid = one.up(rows=8)
+    one.desk().back_up()
+    one.desk().check()
+    kept = one.data().read_bytes()
+    one.kill(pid)
+    one.desk().check()
+    os.truncate(one.data(), 0)
+    assert one.verdict().fault is Fault.DATA_CORRUPT
+    done = one.desk(Actor.ROUND).round()
+    assert done.actions[0].result is Result.DONE
+    assert one.data().read_bytes()[:200] == kept[:200]
+
+
+def test_a_bot_that_rewrites_its_file_is_left_alone(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "rows = []\n"
+        "while True:\n"
+        "    rows.append(f'2026-11-21T09:{len(rows) // 60 % 60:02}:{len(rows) % 60:02}Z,BTCUSDT,BUY,100.5,0.25,{len(rows)}\\n')\n"
+        "    with open('data/doge.csv', 'w') as file:\n"
+        "        file.write('time,symbol,side,price,qty,trade_id\\n')\n"
+        "        for row in rows:\n"
+        "            file.write(row)\n"
+        "            file.flush()\n"
+        "    time.sleep(0.01)\n"
+    )
+    bot = entry() | {"runtime": {"kind": "process", "command": ["python3", "rewriter.py"], "stop_grace": 2}}
+    with fleet(tmp_path / "home", bot) as one:
+        (one.home / "rewriter.py").write_text(script)
+        one.up()
+        for _ in range(15):
+            done = one.desk(Actor.ROUND).round()
+            assert not [report for report in done.actions if report.action == "restore"]
+
+
+def test_the_report_counts_what_happened(one: Fleet) -> None:
+    one.kill(one.up())
+    one.desk(Actor.ROUND).round()
+    desk = one.desk()
+    text = __import__("botkeep.report", fromlist=["render"]).render(desk.report(utc_now().replace(hour=0)), desk.zone())
+    assert "doge" in text
+    assert "1 restart" in text
+    assert "USDT" in text
