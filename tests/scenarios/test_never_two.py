@@ -7,18 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import namespaces
-from support.bots import DEADLINE, Lab, ended, look, overlaps, pid_of, start, stop, wait_for
 
 from botkeep.model import EngineError, InstanceState
 from botkeep.runtimes import Target, process
 from botkeep.runtimes.find import lock_name
 from botkeep.runtimes.procs import lock_holders
+from support import namespaces
+from support.bots import DEADLINE, Lab, ended, look, overlaps, pid_of, start, stop, wait_for
 
 NOBODY = 65534
 
@@ -466,9 +467,7 @@ def timeframes_by_folder(lab: Lab) -> list[Target]:
     script = lab.program("signal_bot.py")
     for one in TIMEFRAMES:
         (lab.home / one).mkdir()
-    return [
-        lab.target(f"bot-{one}", command=[sys.executable, str(script)], config={"cwd": one}) for one in TIMEFRAMES
-    ]
+    return [lab.target(f"bot-{one}", command=[sys.executable, str(script)], config={"cwd": one}) for one in TIMEFRAMES]
 
 
 @pytest.mark.parametrize("make", [timeframes_by_argument, timeframes_by_link, timeframes_by_folder])
@@ -608,17 +607,18 @@ def test_children_of_botkeep_itself_are_nobodys_bot(lab: Lab) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a bot of another user")
-def test_a_bot_of_another_user_is_left_alone_and_not_doubled(lab: Lab) -> None:
-    bot = lab.target()
-    pid = up(lab, bot)
-    lab.give_to(NOBODY)
-    answers = {}
-    for todo in ("stop", "start"):
-        asked = lab.caller(todo, bot, user=NOBODY, within=4)
-        answers[todo] = json.loads(asked.communicate(timeout=DEADLINE)[0])
-    assert f"pid {pid} (python), which belongs to user 0," in " ".join(answers["stop"]["left"])
-    assert "Stop it first" in answers["start"]["error"]
-    assert pids(bot) == {pid}
+def test_a_bot_of_another_user_is_left_alone_and_not_doubled() -> None:
+    with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
+        bot = lab.target()
+        pid = up(lab, bot)
+        lab.give_to(NOBODY)
+        stopped, started = (
+            json.loads(lab.caller(todo, bot, user=NOBODY, within=4).communicate(timeout=DEADLINE)[0])
+            for todo in ("stop", "start")
+        )
+        assert f"pid {pid} (python), which belongs to user 0," in stopped["left"]
+        assert "Stop it first" in started["error"]
+        assert pids(bot) == {pid}
 
 
 def test_what_cannot_be_signalled_is_said_to_be_left_and_nothing_is_started(lab: Lab) -> None:

@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from support.bots import from_json
-
 from botkeep.model import Actor, BotkeepError
 from botkeep.runtimes import Target, process
 from botkeep.runtimes.procs import ProcessTable
+from support.bots import from_json
 
 
 def main() -> None:

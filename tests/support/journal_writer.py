@@ -27,7 +27,7 @@ def clock(start: float, days_per_second: float) -> datetime:
     return BEGIN + timedelta(days=days_per_second, seconds=1) * (time.monotonic() - start)
 
 
-def write_for_ever(workspace: Workspace, acks: int, start: float, days_per_second: float) -> None:
+def write_for_ever(workspace: Workspace, acks: int, begun: int, start: float, days_per_second: float) -> None:
     journal = Journal(workspace, Ledger(workspace.ledger_file))
     number = 0
     while True:
@@ -40,6 +40,7 @@ def write_for_ever(workspace: Workspace, acks: int, start: float, days_per_secon
             text = f"Writer {os.getpid()} was here. " * (number % 40)  # some lines reach over a page
             entry = journal.record(kind, at=at, bot=bot, action="restart", actor="round", sentence=text, ref=ref)
             os.write(acks, f"{entry.id}\n".encode())
+        os.write(begun, b".")
 
 
 def main() -> None:
@@ -49,12 +50,17 @@ def main() -> None:
     end = time.monotonic() + float(seconds)
     kills = 0
     while time.monotonic() < end:
+        read, begun = os.pipe()
         pid = os.fork()
         if pid == 0:
-            write_for_ever(Workspace(Path(home)), acks, float(start), float(days))
-        time.sleep(luck.expovariate(1 / 0.03))  # the moment of the kill is what is random here
+            write_for_ever(Workspace(Path(home)), acks, begun, float(start), float(days))
+        os.close(begun)
+        if luck.random() < 0.7:  # the others are killed in the middle of their first steps
+            os.read(read, 1)
+        time.sleep(luck.expovariate(1 / 0.02))  # the moment of the kill is what is random here
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        os.close(read)
         kills += 1
     print(kills)
 

@@ -9,10 +9,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from support.bots import Lab, look, pid_of, start, stop, wait_for
-
 from botkeep.runtimes import Target
 from botkeep.runtimes.procs import has_pidfs, read_proc
+from support.bots import Lab, look, pid_of, start, stop, wait_for
 
 
 def main(lab: Lab) -> None:

@@ -546,9 +546,9 @@ def test_a_log_that_may_not_be_read_says_so(log: Path) -> None:
 
 
 def _peak_and_seconds(path: Path, cursor: dict[str, Any] | None) -> tuple[LogLook, int, float]:
-    began = time.perf_counter()
+    began = time.process_time()
     seen = look(path, cursor)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     tracemalloc.start()
     look(path, cursor)
     peak = tracemalloc.get_traced_memory()[1]
@@ -564,7 +564,7 @@ def test_a_line_of_200_mb_costs_little_time_and_memory(log: Path) -> None:
     known, peak, took = _peak_and_seconds(log, first.cursor)
     unknown, other, longer = _peak_and_seconds(log, None)
     assert max(peak, other) < 20 << 20
-    assert max(took, longer) < 0.5  # 0.02 s on an idle machine
+    assert max(took, longer) < 0.5  # of a processor; 0.02 s measured
     with log.open("ab") as file:
         file.write(f"\n{dated(LOCKED, 5)}".encode())
     assert counts(look(log, known.cursor)) == counts(look(log, unknown.cursor)) == {"database-locked": 1}
@@ -606,9 +606,9 @@ def test_a_log_full_of_matching_lines_is_counted_in_reasonable_time(log: Path) -
     first = look(log)
     with log.open("a") as file:
         file.write(dated(LOCKED, 5) * 10_000)
-    began = time.perf_counter()
+    began = time.process_time()
     assert counts(look(log, first.cursor)) == {"database-locked": 10_000}
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 # ---------------------------------------------------------------------------------------------------------- the tail

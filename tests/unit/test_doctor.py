@@ -229,6 +229,11 @@ def test_the_log(examine: Examine, file: str | None, level: str, words: str) -> 
     assert of(examine(bot), "doge", words).level == level
 
 
+def test_a_progress_file_that_nobody_touched_is_a_note(examine: Examine) -> None:
+    bot = {"name": "doge", "process_name": "doge_bot", "progress": {"file": "data/alive", "every": "2m"}}
+    assert of(examine(bot), "doge", "data/alive, which it should touch").level == "note"
+
+
 def test_a_silent_endpoint_of_a_living_bot_is_a_note(examine: Examine, by_hand: Start) -> None:
     by_hand("doge_bot.py")
     bot = {"name": "doge", "process_name": "doge_bot", "health_endpoint": "http://127.0.0.1:9/health"}

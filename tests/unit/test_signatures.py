@@ -147,10 +147,10 @@ HOSTILE = [
 def test_matching_time_grows_with_the_line_and_not_faster(unit: str) -> None:
     def seconds(size: int) -> float:
         line = (unit * (size // len(unit) + 1))[:size]
-        began = time.perf_counter()
+        began = time.process_time()
         for signature in PLAIN:
             signature.regex.search(line)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     small = min(seconds(8_000) for _ in range(2))
     assert min(seconds(32_000) for _ in range(2)) < small * 12 + 0.02

@@ -145,10 +145,10 @@ def test_a_thousand_secrets_do_not_slow_redaction_down() -> None:
     line = "2026-11-21 09:17:48 INFO an ordinary line of a log, as most are " * 20
 
     def seconds() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(20):
             redact(line)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     without = min(seconds() for _ in range(3))
     register_secrets(f"secret-number-{number:06d}" for number in range(1000))
@@ -168,9 +168,9 @@ HOSTILE = [
 def test_time_grows_with_the_line_and_not_faster(unit: str) -> None:
     def seconds(size: int) -> float:
         text = (unit * (size // len(unit) + 1))[:size]
-        began = time.perf_counter()
+        began = time.process_time()
         redact(strip(text))
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     small = min(seconds(8_000) for _ in range(2))
     assert min(seconds(32_000) for _ in range(2)) < small * 12 + 0.02  # a quadratic pattern needs sixteen times

@@ -407,18 +407,13 @@ def _demo(asked: Arguments) -> int:
 
 
 def _serve(asked: Arguments) -> int:
-    from .server import serve
-
-    workspace = _workspace(asked)
+    workspace = _workspace(asked)  # first: a wrong folder is told at once, not after a second of imports
     if sys.stdin is not None and sys.stdin.isatty():
         print("botkeep: serve talks MCP; an assistant's host starts it. Ctrl+C ends it.", file=sys.stderr)
+    from .rounds import Desk
+    from .server import serve
 
-    def open_desk() -> Desk:
-        from .rounds import Desk
-
-        return Desk.open(workspace, Actor.ASSISTANT)
-
-    serve(open_desk, read_only=asked.read_only)
+    serve(lambda: Desk.open(workspace, Actor.ASSISTANT), read_only=asked.read_only)
     return 0
 
 

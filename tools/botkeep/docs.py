@@ -10,6 +10,7 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -225,7 +226,7 @@ def module_rows(package: Path) -> Iterator[tuple[str, str]]:
     for name in in_import_order({name: imports_of(files) for name, files in rooms.items()}):
         source = package / name / "__init__.py" if (package / name).is_dir() else package / f"{name}.py"
         shown = f"`{name}/`" if (package / name).is_dir() else f"`{name}.py`"
-        yield shown, _first_sentence(ast.get_docstring(ast.parse(source.read_text())))
+        yield shown, _first_sentence(ast.get_docstring(_tree(source)))
 
 
 def _rooms(package: Path) -> dict[str, list[Path]]:
@@ -240,9 +241,14 @@ def imports_of(files: Iterable[Path]) -> set[str]:
     found: set[str] = set()
     for path in files:
         inside = path.parent.name if path.parent != PACKAGE else ""
-        for node in _running(ast.parse(path.read_text())):
+        for node in _running(_tree(path)):
             found |= _imported(node, inside)
     return found
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:

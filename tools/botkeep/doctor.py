@@ -104,7 +104,19 @@ def _broken(entry: BotEntry) -> DoctorLine:
 
 
 def _bot(patient: _Patient) -> Iterator[DoctorLine]:
-    for rule in (_runtime, _command, _environment, _process_name, _adopted, _data, _log, _endpoint, _money, _backup):
+    for rule in (
+        _runtime,
+        _command,
+        _environment,
+        _process_name,
+        _adopted,
+        _data,
+        _log,
+        _progress,
+        _endpoint,
+        _money,
+        _backup,
+    ):
         yield from rule(patient)
 
 
@@ -274,6 +286,13 @@ def _log(patient: _Patient) -> Iterator[DoctorLine]:
         yield patient.line(level, f"has no log at {path}.", "Mend log_file, or its folder, if it has run before.")
     elif path is not None and not os.access(path, os.R_OK):
         yield patient.line("problem", f"has a log that cannot be read: {path}.", "Let the user of botkeep read it.")
+
+
+def _progress(patient: _Patient) -> Iterator[DoctorLine]:
+    progress = patient.bot.progress
+    if progress is not None and not progress.file.exists():
+        what = f"has no {progress.file}, which it should touch while it gets somewhere."
+        yield patient.line("note", what, "Mend progress.file, if the bot has run before.")
 
 
 def _endpoint(patient: _Patient) -> Iterator[DoctorLine]:

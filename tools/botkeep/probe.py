@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +101,7 @@ def _ask_endpoints(
     asked = [bot for bot in bots if bot.health_endpoint and runtimes[bot.name].instances]
     if not asked:
         return {}
+    from concurrent.futures import ThreadPoolExecutor  # it loads logging: a fleet without endpoints does not wait
 
     def ask(bot: Bot) -> HealthLook:
         owners = {pid for one in runtimes[bot.name].instances for pid in one.members}
@@ -176,6 +176,7 @@ def _look_at_log(
         return None
     profile = PROFILES[bot.profile or "plain"]
     ended = runtime.exit.at if runtime.exit and not runtime.instances else None
+    started = [one.started_at for one in runtime.instances if one.started_at]
     return diagnose.read_log(
         path,
         cursor=cursor,
@@ -183,6 +184,7 @@ def _look_at_log(
         zone=bot.timezone,
         signatures=profile.signatures(),
         run_offset=run_offset(bot, target) if path == target.log_path else None,
+        run_started=max(started, default=None),
     )
 
 

@@ -40,6 +40,8 @@ WORTH_SAYING = timedelta(minutes=1)
 CENTS = frozenset({"USD", "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "DAI", "EUR", "GBP", "CHF", "AUD", "CAD", UNKNOWN})
 """Currencies with two digits after the point; of others as many as they have, up to eight."""
 NOTHING = timedelta()
+DOWN = frozenset({Fault.BOT_NOT_RUNNING, Fault.BOT_HUNG, Fault.OUT_OF_MEMORY, Fault.BOT_CRASH_LOOPING})
+"""As the first fault each says that the bot is down; with any other it may well be up."""
 REACH_BACK = timedelta(days=1)
 """Before the window: what began earlier, or was last seen then, reaches into it."""
 
@@ -231,11 +233,12 @@ def build(
     proven = _proven(ledger)
     verdicts = {one.bot: one for one in facts.verdicts}
     of_bot: dict[str, list[Entry]] = {name: [] for name in verdicts}
-    for entry in entries:
-        of_bot.setdefault(entry.bot or "", []).append(entry)
+    for one in entries:
+        of_bot.setdefault(one.bot or "", []).append(one)
     bots = tuple(
-        _bot(fleet.get(name).bot, verdict, of_bot[name], ledger.spans(name, since - REACH_BACK), facts, since, now)
-        for name, verdict in verdicts.items()
+        _bot(entry.bot, verdicts[name], of_bot[name], ledger.spans(name, since - REACH_BACK), facts, since, now)
+        for entry in fleet.entries
+        if (name := entry.name) in verdicts
     )
     return HealthReport(
         at=now,
@@ -283,13 +286,13 @@ def _bot(
 
 
 def _sightings(entries: Iterable[Entry]) -> Iterator[Span]:
-    """Actions are looks too: an intent says whether the bot was up just then, an outcome that it is up, or gone.
+    """Actions are looks too: an intent names the fault that was found, an outcome says that it is up, or gone.
 
-    Read from `data`: `up` of an intent, `instance` (its key) of an outcome; without them nothing is claimed.
+    Of an outcome `data` holds the key of the instance that was seen; without it nothing is claimed.
     """
     for entry in entries:
         instance, bot, when = entry.data.get("instance"), entry.bot or "", entry.at
-        if entry.kind is Kind.INTENT and entry.data.get("up") is False:
+        if entry.kind is Kind.INTENT and entry.data.get("fault") in DOWN:
             yield Span(bot, Status.FAULTY, None, False, when, when)
         elif entry.kind is not Kind.OUTCOME or entry.result != Result.DONE:
             continue
@@ -500,7 +503,7 @@ def _amount(found: CurrencyFigures) -> str:
 
 def _signed(amount: Decimal, places: int) -> str:
     """Rounded only here; what is not zero is not shown as zero."""
-    shown = rounded(amount, places) or rounded(amount)
+    shown = next(filter(None, (rounded(amount, more) for more in (places, 2, 4, 8))), Decimal(0))
     whole, _, digits = format(abs(shown), "f").partition(".")
     sign = "+" if shown > 0 else "-" if shown < 0 else ""
     return f"{sign}{whole}.{digits.rstrip('0').ljust(min(places, 2), '0')}"

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -358,7 +359,8 @@ def load_plan(workspace: Workspace, bot: Bot, plan_id: str, now: datetime) -> Re
     made = _plan_from(record["plan"])
     again = f"Make a new plan: restore_data without a plan_id, or `botkeep restore {bot.name}`."
     if "used" in record:
-        raise BotkeepError(f"Plan {plan_id} of {bot.name} was carried out at {record['used']}. {again}")
+        done = record["proof"]["sentence"]
+        raise BotkeepError(f"Plan {plan_id} of {bot.name} was carried out at {record['used']}: {done} {again}")
     if now > made.expires_at:
         raise BotkeepError(f"Plan {plan_id} of {bot.name} expired at {made.expires_at:%H:%M:%SZ}. {again}")
     file = _File.of(bot)
@@ -416,7 +418,7 @@ def quarantine(bot: Bot, workspace: Workspace, now: datetime) -> Path:
     `note.json` (where from, when, size, sha256); for a missing file, only that. Raises BotkeepError.
     """
     file = _File.of(bot)
-    folder = workspace.quarantine_dir / bot.name / f"{now:%Y%m%dT%H%M%S.%fZ}"
+    folder = _unused(workspace.quarantine_dir / bot.name / f"{now:%Y%m%dT%H%M%S.%fZ}")
     try:
         folder.mkdir(mode=0o700, parents=True)
         note = {"path": str(file.path), "at": iso(now), **_copy_aside(file.path, folder)}
@@ -430,6 +432,12 @@ def quarantine(bot: Bot, workspace: Workspace, now: datetime) -> Path:
             f"The quarantine {folder} cannot be written: {error.strerror}. Nothing was changed."
         ) from error
     return folder
+
+
+def _unused(folder: Path) -> Path:
+    """That name, or with a number behind it: what is in quarantine is never written over."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(name for name in chain((folder,), names) if not name.exists())
 
 
 def _copy_aside(path: Path, folder: Path) -> dict[str, Any]:

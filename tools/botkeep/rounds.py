@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -337,6 +336,8 @@ class Desk:
 
     def round(self) -> RoundReport:
         """What the woken assistant would do, by playbook: check, act where the mode is auto, tell, run what is due."""
+        from concurrent.futures import ThreadPoolExecutor
+
         bench = self.bench()
         bench.actor = Actor.ROUND  # whoever asked for the round: it never sets `wanted`
         names = _asked(bench.fleet, None)
@@ -425,7 +426,7 @@ class Desk:
     # ------------------------------------------------------------------------------------------------ inside
 
     def _reconcile(self, bench: act.Bench, names: Iterable[str]) -> None:
-        """What killed or slow callers owe, before anything is judged: a stop without its entry would look like a death."""
+        """What killed or slow callers owe, before anything is judged: an unrecorded stop would look like a death."""
         try:
             owing = {entry.bot for entry in self.ledger.open_intents()}
         except LedgerError as error:

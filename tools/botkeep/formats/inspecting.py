@@ -445,7 +445,7 @@ class _Look:
         if self._more:
             text = f"{state.to} of {self._source.size} bytes are read so far; the next look goes on there."
             self._note("C0", text, state.to)
-        found = sorted(self._damages, key=lambda one: not one.certain) or self._notes
+        found = sorted(self._damages, key=lambda one: (not one.certain, one.offset or 0)) or self._notes
         return Inspection(
             verdict=self._verdict(),
             findings=tuple(found),

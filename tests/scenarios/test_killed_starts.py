@@ -1,0 +1,138 @@
+"""Whoever starts a bot is killed at each system call that changes something: at most one bot, and the next call heals.
+
+Between two such calls the world does not change, so that this is as good as a kill at every instruction.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from botkeep.model import EngineError
+from botkeep.runtimes import Target, process
+from botkeep.runtimes.record import read_exit, read_record
+from support.bots import Lab, look, overlaps, pid_of, start, stop, wait_for
+from support.kills import injected, needs_strace
+
+pytestmark = needs_strace
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with Lab(tmp_path) as lab:
+        yield lab
+
+
+def converges(lab: Lab, bot: Target) -> None:
+    """At most one is up once nothing is under way; then the next caller has exactly one."""
+    wait_for(lambda: not process.starting(bot))
+    assert len(lab.bots()) <= 1
+    assert len(look(bot).instances) <= 1
+    assert stop(bot, 0.1).left == ()
+    assert not lab.processes()
+    pid = pid_of(start(bot))
+    wait_for(lambda: lab.trading(pid))
+    assert list(lab.bots()) == [pid]
+    assert [one.pid for one in look(bot).instances] == [pid]
+    assert stop(bot, 0.1).left == ()
+    assert overlaps(lab.stamps()) == []
+
+
+CALLER = ("flock", "write", "fsync", "rename", "unlink", "?vfork", "clone", "wait4", "exit_group")
+
+
+@pytest.mark.parametrize("call", CALLER)
+def test_a_caller_killed_in_the_middle_leaves_at_most_one_bot(lab: Lab, call: str) -> None:
+    bot = lab.target()
+    (bot.run_dir / "instance.json.1").touch()  # something to unlink
+
+    def work() -> None:
+        process.start(bot, "e1", time.monotonic() + 20)
+
+    number = 0
+    while injected(work, call, number := number + 1, "signal=SIGKILL") == -signal.SIGKILL:
+        converges(lab, bot)
+        (bot.run_dir / "instance.json.1").touch()
+        assert number < 20
+
+
+LAUNCHER = ("pipe2", "clone", "setsid")
+WATCHER = ("dup2", "pipe2", "clone", "write", "fsync", "rename", "setsid", "chdir", "setitimer", "wait4")
+
+
+@pytest.mark.parametrize(
+    ("stage", "call"), [("launch", call) for call in LAUNCHER] + [("watch", call) for call in WATCHER]
+)
+def test_a_watcher_killed_in_the_middle_leaves_at_most_one_bot(
+    lab: Lab, stage: str, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = lab.target()
+    number = 0
+    while was_killed(lab, bot, stage, call, number := number + 1, monkeypatch):
+        converges(lab, bot)
+        (bot.run_dir / "exit.json").unlink(missing_ok=True)
+        assert number < 20
+    assert number > 1, f"{stage} makes no call of {call}: nothing was tried"
+    assert stop(bot, 0.1).left == ()
+
+
+def test_a_launcher_killed_on_its_way_out_has_started_the_bot(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = lab.target()
+    monkeypatch.setattr(sys, "executable", str(python_killed_at(lab, "launch", "exit_group", 1)))
+    pid = pid_of(start(bot))
+    assert list(lab.bots()) == [pid]
+
+
+def was_killed(lab: Lab, bot: Target, stage: str, call: str, number: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Start and end the bot under a Python that is killed at that call; whether it was."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(python_killed_at(lab, stage, call, number)))
+        try:
+            started = process.start(bot, "e1", time.monotonic() + 20)
+        except EngineError:
+            return True
+    assert len(lab.bots_and_no_tracers()) <= 1
+    if started.instance is None:
+        return True
+    record = read_record(bot.run_dir)
+    assert record
+    os.kill(record.pid, signal.SIGKILL)
+    wait_for(lambda: record.pid not in lab.processes())
+    return not wait_for(lambda: _recorded(bot, record.key) or _gone(lab, record.shim_pid)) == "recorded"
+
+
+def _recorded(bot: Target, key: str) -> str:
+    seen = read_exit(bot.run_dir)
+    return "recorded" if seen and seen["key"] == key else ""
+
+
+def _gone(lab: Lab, watcher: int) -> str:
+    return "" if watcher in lab.processes() else "gone"
+
+
+def python_killed_at(lab: Lab, stage: str, call: str, number: int) -> Path:
+    """A Python whose process of that stage (shim.py) is killed at its call of that number; with its own pyvenv.cfg,
+    so that it finds its library wherever it is."""
+    real = os.path.realpath(sys.executable)
+    (lab.home / "venv/bin").mkdir(parents=True, exist_ok=True)
+    (lab.home / "venv/pyvenv.cfg").write_text(f"home = {os.path.dirname(real)}\n")
+    wrapper = lab.home / "venv/bin/python"
+    follow = "-f" if call in ("setsid", "chdir") else ""
+    wrapper.write_text(
+        f"""#!{shutil.which("bash")}
+if [ "$4" = {stage} ]; then
+    exec strace -D -qq {follow} -o /dev/null -e trace={call} \\
+        -e inject={call}:signal=SIGKILL:when={number} {real} "$@"
+fi
+exec -a "$0" {real} "$@"
+"""
+    )
+    wrapper.chmod(0o755)
+    return wrapper
