@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import botkeep
-
 from support import BOTKEEP, say, seconds, side_by_side, workspace
 
 RUNS = 11

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from botkeep.model import Actor, Fault, Result, Status, utc_now
 from support import small_disk
 from support.fleet import Fleet, entry, fleet, wait_for

@@ -105,7 +105,8 @@ def was_killed(lab: Lab, bot: Target, stage: str, call: str, number: int, monkey
     assert record
     os.kill(record.pid, signal.SIGKILL)
     wait_for(lambda: record.pid not in lab.processes())
-    return not wait_for(lambda: _recorded(bot, record.key) or _gone(lab, record.shim_pid)) == "recorded"
+    became = wait_for(lambda: _recorded(bot, record.key) or _gone(lab, record.shim_pid))
+    return became == "gone"
 
 
 def _recorded(bot: Target, key: str) -> str:

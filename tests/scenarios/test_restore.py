@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from botkeep.model import Actor, BotkeepError, Fault, Result, Status, utc_now
 from support.fleet import Fleet, alive, entry, fleet, wait_for
 

@@ -35,6 +35,8 @@ class Bot:
         self.stamps = os.open("stamps.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.trades: int | None = None
         self.made = 0
+        self.lines_each = 0
+        self.lines = 0
 
     # ---------------------------------------------------------------------------------------------- switches
 
@@ -132,6 +134,10 @@ class Bot:
         for number in range(int(lines)):
             os.write(1, b"%09d %s\n" % (number, b"." * 89))
 
+    def talk(self, lines: str) -> None:
+        """--talk=N: N numbered lines of 100 bytes at each stamp."""
+        self.lines_each = int(lines)
+
     def ask_environment(self, path: str) -> None:
         """--ask-environment=PATH: writes down what it was given."""
         with open(path, "wb") as file:
@@ -169,6 +175,9 @@ class Bot:
             self.stamp()
             if self.trades is not None:
                 self.write_trade()
+            for _ in range(self.lines_each):
+                self.lines += 1
+                os.write(1, b"%09d %s\n" % (self.lines, b"." * 89))
             time.sleep(PERIOD)
         sys.exit(self.code)
 

@@ -34,7 +34,9 @@ def ago(**length: float) -> datetime:
     return NOW - timedelta(**length)
 
 
-def instance(number: int = 1, *, ours: bool = True, state: str = "running", started: datetime | None = None) -> Instance:
+def instance(
+    number: int = 1, *, ours: bool = True, state: str = "running", started: datetime | None = None
+) -> Instance:
     """A live copy."""
     return Instance(
         key=f"boot:{number}",

@@ -38,7 +38,9 @@ def main() -> None:
     if mode in ("append", "step"):
         _append(path)
     else:
-        threading.Thread(target={"rewrite": _rewrite, "frame": _frame, "replace": _replace}[mode], args=(path,), daemon=True).start()
+        threading.Thread(
+            target={"rewrite": _rewrite, "frame": _frame, "replace": _replace}[mode], args=(path,), daemon=True
+        ).start()
         sys.stdin.read()
 
 

@@ -71,7 +71,9 @@ def test_a_backup_gives_back_every_byte_and_says_what_it_holds(shelf: Shelf) -> 
     assert (made.first_at, made.last_at) == (
         datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 1, 1, 39, tzinfo=UTC),
     )  # fmt: skip
-    assert made.sentence == "doge was backed up: 100 rows, the last of 2026-11-01 01:39:00Z, verified by reading it back."
+    assert (
+        made.sentence == "doge was backed up: 100 rows, the last of 2026-11-01 01:39:00Z, verified by reading it back."
+    )
     assert newest_good(shelf.store, "doge") == made
     manifest = json.loads((shelf.store.root / made.key).read_text())
     seen = shelf.path.stat()
@@ -155,7 +157,9 @@ def test_rows_that_changed_since_are_noted_unless_the_bot_rewrites_its_rows(shel
     shelf.back_up()
     shelf.path.write_text(table(100).replace("0.100040", "0.100041"))
     assert shelf.back_up().notes == ("rows that were backed up before have changed in the file",)
-    rewriter = Bot.model_validate({"name": "doge", "data_file": shelf.path, "data_format": {"kind": "csv", "mode": "rewrite"}})
+    rewriter = Bot.model_validate(
+        {"name": "doge", "data_file": shelf.path, "data_format": {"kind": "csv", "mode": "rewrite"}}
+    )
     shelf.path.write_text(table(100).replace("0.100040", "0.100042"))
     assert back_up(rewriter, shelf.store, shelf.now + timedelta(hours=1)).notes == ()
 
@@ -212,7 +216,9 @@ def test_an_object_that_went_bad_is_written_again_by_the_next_backup(shelf: Shel
     assert shelf.content(made) == shelf.path.read_bytes()
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:-30], lambda data: data.replace(b'"rows": 100', b'"rows": 999'), lambda _: b""])
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-30], lambda data: data.replace(b'"rows": 100', b'"rows": 999'), lambda _: b""]
+)
 def test_a_torn_or_changed_manifest_is_ignored_and_listed(shelf: Shelf, change: Callable[[bytes], bytes]) -> None:
     good, bad = shelf.back_up(), shelf.back_up()
     path = shelf.store.root / bad.key
@@ -308,7 +314,10 @@ def test_the_last_good_the_oldest_and_everything_young_stay() -> None:
 
 
 def test_incomplete_snapshots_take_nobodys_place() -> None:
-    found = _calendar(*(NOW - timedelta(days=40) + timedelta(hours=n) for n in range(100)), *(NOW - timedelta(hours=n) for n in range(60)))
+    found = _calendar(
+        *(NOW - timedelta(days=40) + timedelta(hours=n) for n in range(100)),
+        *(NOW - timedelta(hours=n) for n in range(60)),
+    )
     sound = {one.id for one in found[:100]}
     keep = backups.to_keep(found, NOW, "s100", lambda one: one.id in sound)
     assert sum("hourly" in why for why in keep.values()) == 48
@@ -342,7 +351,9 @@ def _prove(dry: Pruned, done: Pruned) -> None:
 
 
 def test_backups_at_once_are_all_whole(shelf: Shelf) -> None:
-    pids = [forks.start(lambda n=n: back_up(shelf.bot, shelf.store, NOW + timedelta(seconds=n)) and None) for n in range(8)]
+    pids = [
+        forks.start(lambda n=n: back_up(shelf.bot, shelf.store, NOW + timedelta(seconds=n)) and None) for n in range(8)
+    ]
     forks.finish(pids)
     found = snapshots(shelf.store, "doge")
     assert [one.seq for one in found] == list(range(1, 9))

@@ -566,7 +566,9 @@ def test_one_endless_line_is_damage_and_takes_little_memory(trades: Path) -> Non
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 3000), st.booleans())
-def test_no_bytes_whatever_make_a_look_fail(tmp_path_factory: pytest.TempPathFactory, junk: bytes, at: int, writing: bool) -> None:
+def test_no_bytes_whatever_make_a_look_fail(
+    tmp_path_factory: pytest.TempPathFactory, junk: bytes, at: int, writing: bool
+) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     data = table(30).encode()
     path.write_bytes(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+
 from botkeep.history import history
 from botkeep.judge import decide
 from botkeep.model import Exit, Fault, History, Observation, RuntimeLook, Status, Tempo, Verdict, Wanted
@@ -41,7 +42,11 @@ CASES = [
     ("a silent log is hung", seen(instance(), progress=(silent("log", 30),)), Fault.BOT_HUNG),
     ("a log within its own pauses is fine", seen(instance(), progress=(silent("log", 30, normal=20),)), None),
     ("a quiet market is no hang", seen(instance(), progress=(silent("log", 0.1), silent("data", 180, 60))), None),
-    ("a market far quieter than ever is stale", seen(instance(), progress=(silent("data", 600, 30),)), Fault.DATA_STALE),
+    (
+        "a market far quieter than ever is stale",
+        seen(instance(), progress=(silent("data", 600, 30),)),
+        Fault.DATA_STALE,
+    ),
     (
         "a bot that waits for an exchange is not hung",
         seen(instance(), progress=(silent("log", 30),), causes=(cause("wait", Fault.API_RATE_LIMITED),)),

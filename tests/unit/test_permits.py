@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+
 from botkeep.history import history
 from botkeep.judge import decide
 from botkeep.model import Action, Exit, Fault, Observation, Permit, Status
@@ -16,7 +17,9 @@ BOOKS = packaged_playbooks()
 DOWN = seen(ended=Exit("boot:1", ago(seconds=5), signal=9))
 
 
-def asked(look: Observation, *entries: object, action: Action = Action.RESTART, spans: tuple = (), **more: object) -> Permit:
+def asked(
+    look: Observation, *entries: object, action: Action = Action.RESTART, spans: tuple = (), **more: object
+) -> Permit:
     flat = [one for group in entries for one in (group if isinstance(group, list) else [group])]
     past = history(flat, spans, NOW)
     return permit(action, decide(look, BOOKS, past, NOW), BOOKS, past, NOW, **more)

@@ -142,8 +142,13 @@ def test_markets_and_symbols_have_books_of_their_own_and_currencies_are_never_ad
     euro = fills(("buy", "1", "10"), ("sell", "1", "14"), symbol="ETH-EUR")
     dollar = fills(("buy", "1", "100"), ("sell", "1", "101"), ("buy", "1", "7"), symbol="BTC/USDT:USDT")
     other = [Fill(START, "BTC/USDT:USDT", "sell", Decimal(50), Decimal(1), market="kraken", quote="USDT")]
-    found = figures("bot", TradeTable("fills", euro.fills + dollar.fills + tuple(other)), capital=Decimal(10), currency="EUR")
-    assert [(one.currency, one.realised, one.percent) for one in found.currencies] == [("EUR", 4, 40), ("USDT", 1, None)]
+    found = figures(
+        "bot", TradeTable("fills", euro.fills + dollar.fills + tuple(other)), capital=Decimal(10), currency="EUR"
+    )
+    assert [(one.currency, one.realised, one.percent) for one in found.currencies] == [
+        ("EUR", 4, 40),
+        ("USDT", 1, None),
+    ]
     assert [(one.market, one.amount) for one in found.positions] == [("", 1), ("kraken", -1)]
 
 
@@ -164,7 +169,13 @@ def test_the_window_counts_its_closings_and_knows_what_was_bought_before() -> No
         minute = [None if one is None else START + timedelta(minutes=one) for one in (since, until)]
         return figures("bot", table, since=minute[0], until=minute[1])
 
-    assert [within(*one).realised for one in ((None, None), (2, None), (1, 2), (3, None), (None, 2))] == [40, 30, 10, 0, 10]
+    assert [within(*one).realised for one in ((None, None), (2, None), (1, 2), (3, None), (None, 2))] == [
+        40,
+        30,
+        10,
+        0,
+        10,
+    ]
     assert [len(within(None, one).positions) for one in (0, 1, 3, 4)] == [0, 1, 0, 1]
 
 
@@ -226,7 +237,10 @@ _AMOUNT = st.integers(1, 50).map(lambda n: Decimal(n) / 10)
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(["buy", "sell"]), _AMOUNT, _AMOUNT, _AMOUNT, st.sampled_from(["USDT", "BTC"])), max_size=30),
+    st.lists(
+        st.tuples(st.sampled_from(["buy", "sell"]), _AMOUNT, _AMOUNT, _AMOUNT, st.sampled_from(["USDT", "BTC"])),
+        max_size=30,
+    ),
     st.sampled_from(["fifo", "average"]),
 )
 def test_nothing_is_lost_between_result_and_what_is_still_held(

@@ -536,16 +536,16 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
 
 
 def _stop_all(case: _Case) -> tuple[Result, str]:
-    name = case.bot.name
+    name, why = case.bot.name, clean(case.reason).rstrip(".")
     grace = case.runtime.grace(case.target)
     stopped = case.runtime.stop(case.target, grace, case.deadline)
     if stopped.left:
         return Result.FAILED, f"{name} could not be stopped: {', '.join(stopped.left)} is left. A person has to end it."
     if not stopped.stopped:
-        return Result.DONE, f"{name} did not run; two scans found nothing of it."
+        return Result.DONE, f"{name} did not run and stays down ({why}); two scans found nothing of it."
     pids = ", ".join(f"pid {one.pid}" for one in stopped.stopped)
     how = f"killed after {grace:.0f} s" if stopped.killed else "it ended as asked"
-    return Result.DONE, f"{name} is stopped ({pids}: {how}); two scans found nothing left of it."
+    return Result.DONE, f"{name} is stopped ({why}); {pids}: {how}; two scans found nothing left of it."
 
 
 def _stop_recorded(case: _Case, intent: Entry) -> ActionReport:

@@ -294,11 +294,13 @@ class Journal:
         for entry in queue:
             if present is None or entry not in present:
                 lost = healing and entry.seq <= kept.through and entry.seq not in kept.waiting
-                pen.write(render(line_of(entry, restored=lost)) + "\n")
+                pen.write(render(line_of(entry, restored=lost)), entry.at)
                 lowest = min(lowest, entry.seq)
         if pen.finish() or healing:
+            # A writer whose clock is behind sees intents as not yet overdue that another one has shown already.
+            waiting = tuple(intent.seq for intent in queue.waiting if present is None or intent not in present)
             settled = min(lowest - 1, queue.through)
-            done = replace(pen.kept, through=queue.through, hash=queue.hash, waiting=(*queue.waiting,), settled=settled)
+            done = replace(pen.kept, through=queue.through, hash=queue.hash, waiting=waiting, settled=settled)
             self._save(replace(done, offset=0, pending=""))
 
     def _load(self) -> _Kept:
@@ -452,7 +454,7 @@ class _Queue:
         self.now = now
         self.after = after
         self.through, self.hash = kept.through, kept.hash
-        self.waiting: list[int] = []
+        self.waiting: list[Entry] = []
         self._waited = [f"e{seq}" for seq in kept.waiting if seq <= after]
 
     def __iter__(self) -> Iterator[Entry]:
@@ -474,12 +476,12 @@ class _Queue:
     def _overdue(self, intent: Entry, answered: datetime | None) -> bool:
         overdue = (answered or self.now) - intent.at > OVERDUE
         if answered is None and not overdue:
-            self.waiting.append(intent.seq)
+            self.waiting.append(intent)
         return overdue
 
 
 class _Present:
-    """What the file shows, and the archives of the months in which an entry may be."""
+    """What the file shows, and the archives in which an entry may be: those of its own month and of later ones."""
 
     def __init__(self, keys: set[bytes], archives: dict[str, Path]) -> None:
         self._keys = keys
@@ -490,7 +492,7 @@ class _Present:
         key = key_of(entry)
         if key in self._keys:
             return True
-        for month in [month for month in self._archives if month >= month_of(entry.at - SKEW)]:
+        for month in [month for month in self._archives if month >= month_of(entry.at)]:
             with opened(self._archives.pop(month), os.O_RDONLY) as fd:
                 self._keys |= scan(fd).keys
         return key in self._keys
@@ -511,18 +513,18 @@ class _Pen:
         self._text = ""
         self._wrote = False
 
-    def write(self, line: str) -> None:
-        """Add one line, with its newline."""
+    def write(self, line: str, at: datetime) -> None:
+        """Add one entry's line."""
         if not self._text:
-            self._text = self._opening(heading=True)
-        self._text += line
+            self._text = self._opening()
+        self._text += f"{self._heading(at)}{line}\n"
         if len(self._text) > CHUNK:
             self._flush()
 
     def finish(self) -> bool:
         """Write what is left, and the title into an empty file. True if anything was written."""
         if self._healing and not self._text and not self._size:
-            self._text = self._opening(heading=False)
+            self._text = self._opening()
         if self._text:
             self._flush()
         return self._wrote
@@ -546,19 +548,21 @@ class _Pen:
     def _size(self) -> int:
         return self.kept.file[2] if self.kept.file else 0
 
-    def _opening(self, *, heading: bool) -> str:
-        """What has to stand before our first line: the title, the end of a person's last line, the month."""
-        end = os.pread(self._fd, 2, max(0, self._size - 2))
-        text = EMPTY if not self._size else "" if end.endswith(b"\n") else "\n"
-        month = self._new_month() if heading else ""
-        if month:
-            text += "" if end == b"\n\n" else "\n"
-            text += f"## {month}\n\n"
-            first = min(self.kept.first_month or month, month)
-            self.kept = replace(self.kept, first_month=first, last_month=month)
-        return text
+    def _opening(self) -> str:
+        """What has to stand before our first line: the title, or the end of a person's last line."""
+        if not self._size:
+            return EMPTY
+        return "" if os.pread(self._fd, 1, self._size - 1) == b"\n" else "\n"
 
-    def _new_month(self) -> str:
-        """The month whose section has to begin; none while the clocks of two writers merely differ a little."""
-        month, last = month_of(self._now), self.kept.last_month
-        return month if last < month or last > month_of(self._now + SKEW) else ""
+    def _heading(self, at: datetime) -> str:
+        """The heading of a month that begins here. An entry never stands under a month before its own: it is looked
+        for after an edit only in the archives from its own month on. A clock a little behind begins no old month.
+        """
+        time_ = max(at, self._now)
+        month, last = month_of(time_), self.kept.last_month
+        if last and month <= last <= month_of(time_ + SKEW):
+            return ""
+        first = min(self.kept.first_month or month, month)
+        self.kept = replace(self.kept, first_month=first, last_month=month)
+        before = (os.pread(self._fd, 2, max(0, self._size - 2)) + self._text.encode())[-2:]
+        return f"## {month}\n\n" if before == b"\n\n" else f"\n## {month}\n\n"

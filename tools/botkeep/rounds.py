@@ -197,13 +197,11 @@ class Desk:
         """The people's: as the fleet names it, else the machine's."""
         from .schedule import people_zone
 
-
         return people_zone(load_fleet(self.workspace).timezone, os.environ)
 
     def report(self, since: datetime, missed: Sequence[Missed] = ()) -> HealthReport:
         """The morning report on [since, now): looks at every bot first. Raises LedgerError: then nothing is known."""
         from . import report
-
 
         bench = self.bench()
         checked = self.check()
@@ -242,7 +240,6 @@ class Desk:
         """What is missing, bot by bot, and how to mend it."""
         from . import doctor
 
-
         return doctor.examine(self.bench())
 
     # ------------------------------------------------------------------------------------------------ acting
@@ -267,7 +264,6 @@ class Desk:
         from .backups import LocalStore
         from .restore import plan
 
-
         bench = self.bench()
         bot = _good(bench.fleet, name)
         return plan(bot, self.workspace, LocalStore(self.workspace.backups_dir), self.clock())
@@ -286,7 +282,10 @@ class Desk:
         intent = self._record(Kind.INTENT, Action.BACKUP, f"back up {', '.join(bot.name for bot in bots)}")
         reports = [self._back_up_one(bot) for bot in bots]
         failed = [one for one in reports if not one.ok]
-        sentence = " ".join(one.sentence for one in (failed or reports))
+        kept = ", ".join(f"{one.bot} {one.data['rows']} rows" for one in reports if one.ok)
+        sentence = " ".join(
+            [*(one.sentence for one in failed), *([f"Backed up and read back: {kept}."] if kept else [])]
+        )
         result = Result.FAILED if failed else Result.DONE
         self._record(Kind.OUTCOME, Action.BACKUP, sentence, ref=intent.id, result=result.value)
         return reports
@@ -361,7 +360,6 @@ class Desk:
         """What the schedule wants now. A broken schedule is a problem of the round, not its end."""
         from .schedule import due, load_schedule, people_zone
 
-
         ran = bench.cursor("", "schedule") or {}
         now, zone = self.clock(), people_zone(bench.fleet.timezone, os.environ)
         try:
@@ -378,7 +376,6 @@ class Desk:
         """Backups and the report, where they are due; the health check is the round itself."""
         from . import report
 
-
         kept: list[ActionReport] = []
         if "bot_backup" in tasks and any(bot.data_file for bot in load_fleet(self.workspace).bots):
             kept = self.back_up()
@@ -390,7 +387,6 @@ class Desk:
         """One bot's action. A failure of one bot is that bot's report; the others go on."""
         from .backups import LocalStore
         from .restore import plan
-
 
         bot = bench.fleet.get(verdict.bot).bot
         if bot is None or verdict.fault is None:

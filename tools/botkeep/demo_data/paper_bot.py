@@ -10,8 +10,7 @@ import random
 import signal
 import sys
 import threading
-import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,25 +21,28 @@ TICK_SECONDS = 0.25
 class Health(BaseHTTPRequestHandler):
     """Says ok: no more than most bots do."""
 
-    def do_GET(self):
+    def do_GET(self) -> None:
+        """200, always."""
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b"ok\n")
 
-    def log_message(self, *args):
-        pass
+    def log_message(self, *args: object) -> None:
+        """Not a line for each look."""
 
 
-def now():
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+def now() -> str:
+    """UTC, as many bots write it: without a zone."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def main(symbol, file, port):
+def main(symbol: str, file: str, port: int) -> None:
+    """Trade until SIGTERM."""
     running = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: running.set())
     if port:
         threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever, daemon=True).start()
-    chance, price = random.Random(file), 100.0
+    chance, price = random.Random(file), 100.0  # noqa: S311 - a walk, not a secret
     path = Path(file)
     with path.open("a", newline="") as output:
         rows = csv.writer(output, lineterminator="\n")
@@ -58,6 +60,5 @@ def main(symbol, file, port):
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    port = int(arguments[arguments.index("--port") + 1]) if "--port" in arguments else 0
-    main(arguments[0], arguments[1], port)
+    words = sys.argv[1:]
+    main(words[0], words[1], int(words[words.index("--port") + 1]) if "--port" in words else 0)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import stat
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,6 +152,9 @@ def _plain_bears(path: Path, old: dict[str, Any]) -> bool:
 
 
 def _gzip_bears(path: Path, old: dict[str, Any]) -> bool:
+    import gzip  # only where a file has shrunk
+    import zlib
+
     to = int(old["to"])
     if to > GZIP_LIMIT:
         return False
