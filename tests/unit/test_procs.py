@@ -133,11 +133,13 @@ def test_a_program_text_is_another_one_in_another_folder(tmp_path: Path) -> None
     assert not is_same_program(own(*command), command, str(tmp_path))
 
 
-def test_rivals_are_found_by_the_name_of_their_program() -> None:
-    first, second = Command("a", ("python", "x/bot.py", "3m"), "/a"), Command("b", ("./bot.py",), "/b")
+def test_rivals_are_found_by_the_name_and_the_arguments_of_their_program() -> None:
+    first, second = Command("a", ("python", "x/bot.py", "3m"), "/a"), Command("b", ("./bot.py", "3m"), "/b")
     known = rivals([first, second, Command("c", ("freqtrade", "trade"), "/c")])
-    assert known["bot.py"] == (first, second)
-    assert [one.owner for one in known["freqtrade"]] == ["c"]
+    assert known == {
+        ("bot.py", "3m"): (first, second),
+        ("freqtrade", "trade"): (Command("c", ("freqtrade", "trade"), "/c"),),
+    }
 
 
 SHIM = "/any/venv/botkeep/runtimes/shim.py"

@@ -1,4 +1,4 @@
-"""Restoring a data file: rebuilt from backup and salvage, proven, replaced; the old file or the new one, never a third."""
+"""Restoring a data file: rebuilt from backup and salvage, proven, replaced; never anything between old and new."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from glob import escape
@@ -41,6 +42,7 @@ GRACE = timedelta(hours=24)
 KEEP_FREE = 1 << 30
 """Bytes of disk that a backup leaves alone: a full disk is worse than an old backup."""
 LOCK_WAIT = 20.0
+TRIES = 8
 
 _KEY = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,120}/){1,4}[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
 
@@ -129,13 +131,14 @@ class LocalStore:
         )
 
     def _files(self, prefix: str) -> Iterator[tuple[Path, os.stat_result]]:
+        """Every file under the folder; one that a backup renames or removes meanwhile is passed over."""
+        if not (self.root / prefix).exists():
+            return
         try:
             for folder, _, names in os.walk(self.root / prefix, onerror=_raise):
-                for name in names:
-                    path = Path(folder) / name
-                    yield path, path.lstat()
-        except FileNotFoundError:
-            return  # nothing is stored yet
+                for path in (Path(folder) / name for name in names):
+                    if (seen := _seen(path)) is not None:
+                        yield path, seen
         except OSError as error:
             raise self._trouble("listed", error) from error
 
@@ -183,14 +186,15 @@ class LocalStore:
         return Lock(folder / f"{bot}.lock")
 
     def tidy(self, bot: str, before: float) -> None:
-        """Half-written objects and manifests of the bot, and copies in the scratch folder."""
-        for prefix in (f"objects/{bot}", f"manifests/{bot}", "tmp"):
+        """Half-written objects and manifests of the bot, and folders in the scratch folder."""
+        for prefix in (f"objects/{bot}", f"manifests/{bot}"):
             for path, seen in tuple(self._files(prefix)):
-                if seen.st_mtime < before and (prefix == "tmp" or path.name.startswith(".")):
+                if seen.st_mtime < before and path.name.startswith("."):
                     path.unlink(missing_ok=True)
-        for folder in self.scratch().iterdir():
-            with suppress(OSError):  # somebody's who is at work now
-                folder.rmdir()
+        for folder in tuple(self.scratch().iterdir()):
+            seen = _seen(folder)
+            if seen is not None and seen.st_mtime < before:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -203,6 +207,13 @@ class LocalStore:
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _seen(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
 
 
 def _make_folders(folder: Path, root: Path) -> None:
@@ -370,30 +381,50 @@ def back_up(
     path = _data_file(bot)
     store.require_room(_size_of(path))
     with _locked(store, bot.name), _scratch(store) as folder:
-        copy = folder / "copy"
-        cut = format.snapshot(path, copy, options=options)
-        seen = inspect_whole(format, copy, options=options, now=now)
-        _refuse_damaged(bot, path, cut, seen)
         known, _ = _manifests(store, bot.name)
-        notes = _compare(bot, path, copy, known[-1] if known else None, seen, options)
-        chunks = tuple(_store_chunks(store, bot.name, copy, cut.size))
-        snapshot = Snapshot(
-            id="",
-            bot=bot.name,
-            at=now,
-            seq=known[-1].seq + 1 if known else 1,
-            kind=format.KIND,
-            size=cut.size,
-            sha256=cut.sha256,
-            rows=seen.rows,
-            first_at=cut.first_at,
-            last_at=seen.tempo.newest,
-            chunks=chunks,
-            source=cut.source,
-            journal=head,
-            notes=notes,
+        cut, seen, notes = _take(bot, path, folder / "copy", known[-1] if known else None, (format, options, now))
+        seq = known[-1].seq + 1 if known else 1
+        return _commit(
+            store,
+            Snapshot(
+                id=f"{now:%Y%m%dT%H%M%S.%fZ}-{seq}",
+                bot=bot.name,
+                at=now,
+                seq=seq,
+                kind=format.KIND,
+                size=cut.size,
+                sha256=cut.sha256,
+                rows=seen.rows,
+                first_at=cut.first_at,
+                last_at=seen.tempo.newest,
+                chunks=tuple(_store_chunks(store, bot.name, folder / "copy", cut.size)),
+                source=cut.source,
+                journal=head,
+                notes=notes,
+            ),
         )
-        return _commit(store, replace(snapshot, id=f"{now:%Y%m%dT%H%M%S.%fZ}-{snapshot.seq}"))
+
+
+class _ShrunkError(BotkeepError):
+    """Rows are gone, or not yet written again by a bot that saves its whole table."""
+
+
+def _take(
+    bot: Bot, path: Path, copy: Path, last: Snapshot | None, how: tuple[Format, FormatOptions, datetime]
+) -> tuple[SnapshotCut, Inspection, tuple[str, ...]]:
+    """A sound copy with what has to be noted about it. A table caught half written is waited for."""
+    kind, options, now = how
+    for tried in range(1, TRIES + 1):
+        cut = kind.snapshot(path, copy, options=options)
+        seen = inspect_whole(kind, copy, options=options, now=now)
+        try:
+            _refuse_damaged(bot, path, cut, seen)
+            return cut, seen, _compare(bot, path, copy, last, seen, options)
+        except _ShrunkError:
+            if tried == TRIES:
+                raise
+            time.sleep(0.05)
+    raise AssertionError("unreachable")
 
 
 def _data_file(bot: Bot) -> Path:
@@ -438,7 +469,7 @@ def _refuse_damaged(bot: Bot, path: Path, cut: SnapshotCut, seen: Inspection) ->
     if seen.verdict is DataVerdict.OK and cut.size:
         return
     if not cut.size and not cut.source["size"]:
-        raise BotkeepError(f"{path} is empty: there is nothing of {bot.name} to back up yet.")
+        raise _ShrunkError(f"{path} is empty: there is nothing of {bot.name} to back up yet.")
     found = seen.findings[0] if seen.findings else None
     where = f" (row {found.row})" if found and found.row else ""
     what = f"{found.rule}{where}: {found.text}" if found else seen.verdict.value
@@ -461,7 +492,7 @@ def _compare(
         return () if options.mode == "rewrite" else ("rows that were backed up before have changed in the file",)
     if beside := rotated(path, last):
         return (f"the file began anew; what it held before is in {beside.name}",)
-    raise BotkeepError(
+    raise _ShrunkError(
         f"{path} was not backed up: it has {seen.rows} rows, and the backup of {last.at:%Y-%m-%d %H:%M:%SZ} has "
         f"{last.rows}. That backup is unchanged. `botkeep restore {bot.name}` puts the missing rows back; if they were "
         f"taken out on purpose, put the old file beside it (as {path.name}.1)."

@@ -129,7 +129,7 @@ def _check(asked: Arguments) -> int:
 
 def _status(asked: Arguments) -> int:
     from . import terminal
-    from .results import status_document
+    from .listings import status_document
 
     with _desk(asked) as desk:
         now = desk.clock()
@@ -168,7 +168,7 @@ def _diagnose(asked: Arguments) -> int:
 
 def _doctor(asked: Arguments) -> int:
     from . import terminal
-    from .results import doctor_document
+    from .listings import doctor_document
 
     with _desk(asked) as desk:
         found = desk.doctor()
@@ -214,7 +214,7 @@ def _report(asked: Arguments) -> int:
 
 def _round(asked: Arguments) -> int:
     from . import terminal
-    from .results import round_document
+    from .listings import round_document
 
     with _desk(asked, Actor.ROUND) as desk:
         report, zone = desk.round(), desk.zone()
@@ -267,7 +267,7 @@ def _one(desk: Desk, name: str, deed: Callable[[Desk, str], ActionReport]) -> Ac
 
 def _show_actions(asked: Arguments, reports: Iterable[ActionReport]) -> int:
     from . import terminal
-    from .results import actions_document
+    from .listings import actions_document
 
     done = []
     for report in reports:
@@ -346,7 +346,8 @@ def _verify(desk: Desk) -> int:
 
 def _playbooks(asked: Arguments) -> int:
     from . import terminal
-    from .results import playbook_document, playbooks_document
+    from .listings import playbooks_document
+    from .results import playbook_document
 
     with _desk(asked) as desk:
         if asked.fault:

@@ -55,7 +55,7 @@ def _commands(fleet: Fleet) -> Iterable[Command]:
             yield Command(bot.name, tuple(bot.runtime.command), str(fleet.workspace.home / bot.runtime.cwd))
 
 
-def _target(fleet: Fleet, bot: Bot, sharing: int, commands: Mapping[str, tuple[Command, ...]]) -> Target:
+def _target(fleet: Fleet, bot: Bot, sharing: int, commands: Mapping[tuple[str, ...], tuple[Command, ...]]) -> Target:
     place = fleet.workspace
     return Target(
         name=bot.name,

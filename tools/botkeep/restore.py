@@ -83,6 +83,8 @@ class RestorePlan:
     pnl_now: Money | None
     """Of the rows that can be read; None where none can."""
     pnl_expected: Money | None
+    sha256_expected: str
+    """Of the file as it would be now; rows that come in until the plan is carried out change it."""
     sentence: str
 
 
@@ -169,6 +171,7 @@ def plan(bot: Bot, workspace: Workspace, store: Store, now: datetime) -> Restore
             dropped=rebuilt.dropped,
             pnl_now=file.money(file.path),
             pnl_expected=file.money(scratch / "new"),
+            sha256_expected=rebuilt.sha256,
             sentence="",
         )
     made = replace(made, sentence=_plan_sentence(made))
@@ -577,7 +580,10 @@ def _dress(path: Path, beside: Path, made: RestorePlan, store: Store) -> None:
 
 
 def _proof_of(made: RestorePlan, file: _File, beside: Path, rebuilt: Rebuilt, aside: Path) -> RestoreProof:
-    before, after = file.money(file.path), file.money(beside)
+    if rebuilt.sha256 == made.sha256_expected:
+        before, after = made.pnl_now, made.pnl_expected
+    else:
+        before, after = file.money(file.path), file.money(beside)
     origin = f"the backup of {made.snapshot_at:%Y-%m-%d %H:%M:%SZ}" if made.snapshot_at else "its own sound rows"
     sentence = (
         f"{made.bot}'s data file was restored from {origin}: {rebuilt.damaged_good} -> {rebuilt.rows} rows "

@@ -20,23 +20,20 @@ from .model import (
     Cause,
     Diagnosis,
     Exit,
-    Observation,
     Result,
     Status,
     UsageError,
     Verdict,
     Wanted,
-    iso,
 )
 from .pnl import CurrencyFigures, PnlFigures, rounded
 from .untrusted import clean, fence
 
 if TYPE_CHECKING:
-    from .doctor import DoctorLine
-    from .playbooks import Playbook, Playbooks
+    from .playbooks import Playbook
     from .report import BotReport, HealthReport
     from .restore import RestorePlan
-    from .rounds import CheckReport, RoundReport
+    from .rounds import CheckReport
 
 MAX_BOTS = 50
 """Bots in one answer: of a fleet that is down as a whole, fifty tell as much as a thousand."""
@@ -52,7 +49,7 @@ MAX_DAMAGES = 10
 
 def parse_since(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
     """`24h`, `7d`, or a time in ISO 8601 (in `zone` if it names none), as UTC. Raises UsageError for anything else."""
-    at = _ago(text, now) or _moment(text, zone)
+    at = _ago(text, now) or _named(text, zone)
     accepted = f"Write a length of time like 24h or 7d, or a time like {now:%Y-%m-%d} or {now:%Y-%m-%dT%H:%MZ}."
     shown = clean(text, 60)
     if at is None:
@@ -71,7 +68,7 @@ def _ago(text: str, now: datetime) -> datetime | None:
         return None
 
 
-def _moment(text: str, zone: tzinfo) -> datetime | None:
+def _named(text: str, zone: tzinfo) -> datetime | None:
     try:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC)
@@ -79,12 +76,19 @@ def _moment(text: str, zone: tzinfo) -> datetime | None:
         return None
 
 
-def _text(text: str) -> str:
+def plain(text: str) -> str:
+    """A sentence that may hold text from elsewhere: one line, stripped, without secrets, capped."""
     return clean(text, MAX_TEXT)
 
 
-def _time(at: datetime | None) -> str | None:
-    return iso(at.replace(microsecond=0)).replace(".000000", "") if at else None
+def stamp(at: datetime) -> str:
+    """`2026-11-21T03:15:02Z`."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def moment(at: datetime | None) -> str | None:
+    """The same, of what may not be known."""
+    return stamp(at) if at else None
 
 
 def _money(amount: Decimal | None, places: int = PLACES) -> str | None:
@@ -153,11 +157,11 @@ def check_document(report: CheckReport, *, fold: bool) -> Check:
     shown = [one for one in report.verdicts if not fold or one.status is not Status.HEALTHY]
     listed = shown[:MAX_BOTS] if fold else shown
     return Check(
-        at=iso(report.at),
+        at=stamp(report.at),
         bots=[verdict_document(one) for one in listed],
         healthy=len(report.verdicts) - len(shown) if fold else None,
         left_out=len(shown) - len(listed) or None,
-        mend=[_text(one) for one in report.problems],
+        mend=[plain(one) for one in report.problems],
     )
 
 
@@ -168,76 +172,17 @@ def verdict_document(verdict: Verdict) -> BotVerdict:
     return BotVerdict(
         bot=verdict.bot,
         status=verdict.status.value,
-        sentence=_text(verdict.sentence),
+        sentence=plain(verdict.sentence),
         fault=verdict.fault,
         certain=first.certain if first else None,
         playbook=(first.playbook if first else None) or verdict.fault,
-        also=[Fact(fault=one.fault, text=_text(one.text), certain=one.certain) for one in also],
-        causes=[_text(f"{one.signature}: {one.cause}") for one in verdict.causes],
+        also=[Fact(fault=one.fault, text=plain(one.text), certain=one.certain) for one in also],
+        causes=[plain(f"{one.signature}: {one.cause}") for one in verdict.causes],
         wanted=verdict.wanted if verdict.wanted is Wanted.DOWN else None,
         pid=verdict.pid,
-        down_since=_time(verdict.down_since),
-        notes=[_text(one) for one in verdict.notes],
+        down_since=moment(verdict.down_since),
+        notes=[plain(one) for one in verdict.notes],
     )
-
-
-class BotStatus(Document):
-    """One bot at one look."""
-
-    bot: str
-    status: str
-    faults: list[str] = []
-    wanted: str
-    pid: int | None = None
-    up_since: str | None = None
-    memory_bytes: int | None = None
-    last_trade_at: str | None = None
-
-
-class StatusTable(Document):
-    """Every bot that was asked for, in their order. Doubtful faults are in it: nobody took a second look."""
-
-    at: str
-    bots: list[BotStatus]
-
-
-def status_document(seen: Sequence[tuple[Verdict, Observation]], now: datetime) -> StatusTable:
-    """What one look gave."""
-    return StatusTable(at=iso(now), bots=[_status(verdict, look) for verdict, look in seen])
-
-
-def _status(verdict: Verdict, look: Observation) -> BotStatus:
-    instance = next(iter(look.runtime.instances), None)
-    return BotStatus(
-        bot=verdict.bot,
-        status=verdict.status,
-        faults=[*verdict.faults],
-        wanted=verdict.wanted,
-        pid=verdict.pid,
-        up_since=_time(instance.started_at if instance else None),
-        memory_bytes=instance.rss_bytes if instance else None,
-        last_trade_at=_time(look.data.tempo.newest if look.data else None),
-    )
-
-
-class Finding(Document):
-    """What the doctor found."""
-
-    bot: str | None = None
-    level: str
-    what: str
-    mend: str | None = None
-
-
-class Findings(Document):
-    """Bot by bot, then the workspace."""
-
-    findings: list[Finding]
-
-
-def doctor_document(found: Sequence[DoctorLine]) -> Findings:
-    """All of them, those that are fine too."""
-    return Findings(findings=[Finding(bot=one.bot, level=one.level, what=one.what, mend=one.mend) for one in found])
 
 
 # --- diagnose ----------------------------------------------------------------------------------------------------
@@ -285,11 +230,11 @@ def diagnosis_document(found: Diagnosis) -> DiagnosisDocument:
     """The log's lines are in one field, fenced; nothing else is the bot's own text."""
     return DiagnosisDocument(
         bot=found.bot,
-        at=iso(found.at),
-        sentence=_text(found.sentence),
+        at=stamp(found.at),
+        sentence=plain(found.sentence),
         causes=[_cause(one) for one in found.causes],
         exit=_ended(found.exit, found.exit_meaning),
-        changed=[_text(one) for one in found.changed],
+        changed=[plain(one) for one in found.changed],
         untrusted_log=fence(found.lines) if found.lines else None,
         lines_in_log=found.lines_total,
         truncated=found.truncated,
@@ -299,23 +244,23 @@ def diagnosis_document(found: Diagnosis) -> DiagnosisDocument:
 def _cause(cause: Cause) -> LogCause:
     return LogCause(
         id=cause.signature,
-        cause=_text(cause.cause),
+        cause=plain(cause.cause),
         asks_for=cause.klass,
         playbook=cause.fault,
         count=cause.count,
-        last_at=_time(cause.last_at),
-        until=_time(cause.until),
+        last_at=moment(cause.last_at),
+        until=moment(cause.until),
         this_run=cause.this_run,
     )
 
 
 def _ended(ended: Exit | None, meaning: str) -> Ended | None:
     if ended is None:
-        return Ended(meaning=_text(meaning)) if meaning else None
+        return Ended(meaning=plain(meaning)) if meaning else None
     peak = ended.peak_rss_bytes
     return Ended(
-        meaning=_text(meaning),
-        at=_time(ended.at),
+        meaning=plain(meaning),
+        at=moment(ended.at),
         code=ended.code,
         signal=ended.signal,
         peak_mb=round(peak / 1e6) if peak else None,
@@ -347,10 +292,10 @@ def action_document(report: ActionReport) -> ActionDocument:
     return ActionDocument(
         bot=report.bot,
         result=report.result,
-        sentence=_text(report.sentence),
+        sentence=plain(report.sentence),
         entry=report.entry,
-        earliest=_time(report.earliest),
-        until=_text(report.until),
+        earliest=moment(report.earliest),
+        until=plain(report.until),
         approval=report.approval,
         fault=report.fault,
         playbook=report.playbook,
@@ -368,68 +313,8 @@ def _json(value: Any) -> Any:
     if isinstance(value, Decimal):
         return _money(value)
     if isinstance(value, datetime):
-        return iso(value)
+        return stamp(value)
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
-
-
-class Actions(Document):
-    """Several actions, in the order of the bots."""
-
-    actions: list[ActionDocument]
-
-
-def actions_document(reports: Sequence[ActionReport]) -> Actions:
-    """All that were asked for."""
-    return Actions(actions=[action_document(one) for one in reports])
-
-
-class Task(Document):
-    """A scheduled task."""
-
-    task: str
-    scheduled: str
-
-
-class MissedTimes(Document):
-    """Scheduled times at which nothing ran."""
-
-    task: str
-    count: int
-    first: str
-    last: str
-    more: bool
-
-
-class Round(Document):
-    """One round: what was done, and how the bots are now."""
-
-    at: str
-    actions: list[ActionDocument]
-    backups: list[ActionDocument] = []
-    alerts: list[str] = []
-    bots: list[BotVerdict]
-    due: list[Task] = []
-    missed: list[MissedTimes] = []
-    report: str | None = None
-    mend: list[str] = []
-
-
-def round_document(report: RoundReport) -> Round:
-    """All of it."""
-    return Round(
-        at=iso(report.at),
-        actions=[action_document(one) for one in report.actions],
-        backups=[action_document(one) for one in report.backups],
-        alerts=[_text(one.sentence) for one in report.alerts],
-        bots=[verdict_document(one) for one in report.verdicts],
-        due=[Task(task=one.task, scheduled=iso(one.scheduled)) for one in report.due],
-        missed=[
-            MissedTimes(task=one.task, count=one.count, first=iso(one.first), last=iso(one.last), more=one.more)
-            for one in report.missed
-        ],
-        report=report.report,
-        mend=[_text(one) for one in report.problems],
-    )
 
 
 class Backups(Document):
@@ -479,9 +364,9 @@ def plan_document(plan: RestorePlan) -> Restore:
         result="planned",
         sentence=clean(plan.sentence, MAX_NOTE),
         plan_id=plan.id,
-        expires_at=_time(plan.expires_at),
-        damage=[_text(f"{one.rule}: {one.text}") for one in plan.findings[:MAX_DAMAGES]],
-        backup_at=_time(plan.snapshot_at),
+        expires_at=moment(plan.expires_at),
+        damage=[plain(f"{one.rule}: {one.text}") for one in plan.findings[:MAX_DAMAGES]],
+        backup_at=moment(plan.snapshot_at),
         rows={
             "good_now": plan.rows_good,
             "bad_now": plan.rows_bad,
@@ -506,7 +391,7 @@ def restore_document(report: ActionReport) -> Restore:
         bot=report.bot,
         result=report.result,
         sentence=clean(report.sentence, MAX_NOTE),
-        damage=[_text(f"{one['rule']}: {one['text']}") for one in proof.get("dropped_rows", [])[:MAX_DAMAGES]],
+        damage=[plain(f"{one['rule']}: {one['text']}") for one in proof.get("dropped_rows", [])[:MAX_DAMAGES]],
         backup_at=proof.get("snapshot_at"),
         rows={name: proof[key] for key, name in _ROWS.items() if key in proof},
         pnl_before=_by_currency(proof.get("pnl_before")),
@@ -580,23 +465,22 @@ class Pnl(Document):
 
     since: str | None = None
     bots: list[BotPnl]
-    without_data: list[str] = Field([], description="Bots without a data_file.")
 
 
-def pnl_document(found: Sequence[PnlFigures], since: datetime | None, without: Sequence[str] = ()) -> Pnl:
+def pnl_document(found: Sequence[PnlFigures], since: datetime | None) -> Pnl:
     """The figures of each bot that has some."""
-    return Pnl(since=_time(since), bots=[bot_pnl(one) for one in found], without_data=[*without])
+    return Pnl(since=moment(since), bots=[bot_pnl(one) for one in found])
 
 
 def bot_pnl(found: PnlFigures) -> BotPnl:
     """One bot; symbols are listed where there are several."""
     symbols = [
-        SymbolPnl(symbol=_text(one.symbol), market=_text(one.market), realised=_exact(one.realised),
+        SymbolPnl(symbol=plain(one.symbol), market=plain(one.market), realised=_exact(one.realised),
                   currency=one.currency, trades=one.trades)
         for one in found.symbols[:MAX_SYMBOLS]
     ]  # fmt: skip
     positions = [
-        Position(symbol=_text(one.symbol), market=_text(one.market), amount=_exact(one.amount),
+        Position(symbol=plain(one.symbol), market=plain(one.market), amount=_exact(one.amount),
                  average_price=_exact(one.average_price), currency=one.currency)
         for one in found.positions[:MAX_SYMBOLS]
     ]  # fmt: skip
@@ -607,7 +491,7 @@ def bot_pnl(found: PnlFigures) -> BotPnl:
         symbols=symbols if len(symbols) > 1 else [],
         positions=positions,
         skipped_rows=found.skipped or None,
-        notes=[_text(one) for one in found.notes],
+        notes=[plain(one) for one in found.notes],
     )
 
 
@@ -684,16 +568,16 @@ class Report(Document):
 def report_document(report: HealthReport, text: str) -> Report:
     """`text`: the same, rendered."""
     return Report(
-        since=iso(report.since),
-        at=iso(report.at),
+        since=stamp(report.since),
+        at=stamp(report.at),
         text=text,
         bots=[_health(one) for one in report.bots],
         actions=[
-            Deed(at=iso(one.at), bot=one.bot, action=one.action, result=one.result, entry=one.entry)
+            Deed(at=stamp(one.at), bot=one.bot, action=one.action, result=one.result, entry=one.entry)
             for one in report.actions
         ],
         held=[
-            Held(bot=one.bot, reason=_text(one.reason), earliest=_time(one.earliest), until=_text(one.until),
+            Held(bot=one.bot, reason=plain(one.reason), earliest=moment(one.earliest), until=plain(one.until),
                  approval=one.approval)
             for one in report.held
         ],
@@ -711,11 +595,11 @@ def _health(one: BotReport) -> BotHealth:
         down_s=round(one.uptime.down.total_seconds()),
         stopped_s=round(one.uptime.stopped.total_seconds()),
         unknown_s=round(one.uptime.unknown.total_seconds()),
-        down_since=_time(one.down_since),
-        restarts=[iso(at) for at in one.restarts],
+        down_since=moment(one.down_since),
+        restarts=[stamp(at) for at in one.restarts],
         pnl=[_currency(found) for found in figures.currencies] if figures else [],
-        pnl_unknown=_text(one.pnl) if isinstance(one.pnl, str) else None,
-        backup_at=_time(one.backup_at),
+        pnl_unknown=plain(one.pnl) if isinstance(one.pnl, str) else None,
+        backup_at=moment(one.backup_at),
     )
 
 
@@ -748,7 +632,7 @@ def memory_document(newest: Sequence[Entry], limit: int, people: Sequence[str] =
     return Memory(
         entries=[entry_document(one) for one in newest[-limit:]],
         truncated=len(newest) > limit,
-        people=[_text(one) for one in people],
+        people=[plain(one) for one in people],
     )
 
 
@@ -756,7 +640,7 @@ def entry_document(entry: Entry) -> MemoryEntry:
     """One entry of the ledger."""
     return MemoryEntry(
         id=entry.id,
-        at=iso(entry.at),
+        at=stamp(entry.at),
         kind=entry.kind,
         bot=entry.bot,
         action=entry.action,
@@ -775,7 +659,7 @@ class Noted(Document):
 
 def noted_document(entry: Entry) -> Noted:
     """The id that people and later notes can refer to."""
-    return Noted(entry=entry.id, at=iso(entry.at))
+    return Noted(entry=entry.id, at=stamp(entry.at))
 
 
 # --- playbooks ---------------------------------------------------------------------------------------------------
@@ -802,20 +686,7 @@ class PlaybookDocument(Document):
 def playbook_document(playbook: Playbook) -> PlaybookDocument:
     """The version in force, with lengths of time as people write them."""
     policy = _written(playbook.policy.model_dump())
-    return PlaybookDocument(**policy, prose=playbook.prose, problem=_text(playbook.problem or ""))
-
-
-class PlaybookList(Document):
-    """All playbooks in force, in the order of importance."""
-
-    playbooks: list[PlaybookDocument]
-    mend: list[str] = []
-
-
-def playbooks_document(books: Playbooks) -> PlaybookList:
-    """The twelve, and what is wrong with their files."""
-    mend = [_text(one) for one in books.problems]
-    return PlaybookList(playbooks=[playbook_document(one) for one in books], mend=mend)
+    return PlaybookDocument(**policy, prose=playbook.prose, problem=plain(playbook.problem or ""))
 
 
 def _written(value: Any) -> Any:

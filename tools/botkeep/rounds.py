@@ -174,13 +174,26 @@ class Desk:
         return list(reversed(found))
 
     def pnl(self, names: Sequence[str] | None, since: datetime | None, method: str = "fifo") -> list[PnlFigures]:
-        """Realised P&L, exact, of each bot that has a data file. Raises UsageError for an unknown bot."""
+        """Realised P&L, exact, of each bot that has a data file; of one that cannot be read only the reason.
+
+        Raises UsageError for an unknown bot or method, BotkeepError where a bot was named and cannot be read.
+        """
+        from .pnl import PnlFigures
+
         bench = self.bench()
         found = []
         for name in _asked(bench.fleet, names):
             bot = bench.fleet.get(name).bot
-            if bot is not None and bot.data_file is not None:
+            if bot is None or bot.data_file is None:
+                continue
+            try:
                 found.append(self._figures(bot, since, method))
+            except UsageError:
+                raise
+            except BotkeepError as error:
+                if names:
+                    raise
+                found.append(PnlFigures(name, since, None, "unknown", (), notes=(str(error),)))
         return found
 
     def _figures(self, bot: Bot, since: datetime | None, method: str) -> PnlFigures:

@@ -91,7 +91,10 @@ class Tools:
         """Give each bot's realised P&L from its own trades: fees, percent of capital, trades, wins, drawdown."""
         with self._desk() as desk:
             at = results.parse_since(since, desk.clock()) if since else None
-            return results.pnl_document(desk.pnl([bot] if bot else None, at), at)
+            found = desk.pnl([bot] if bot else None, at)
+            if bot and not found:
+                raise UsageError(f"{bot} has no data_file in config/bots.json: there are no trades to count.")
+            return results.pnl_document(found, at)
 
     def health_report(self, since: LastDay = "24h") -> results.Report:
         """Give the morning report, as text and as data: uptime, P&L, actions taken, status now."""

@@ -60,6 +60,8 @@ QUOTES = (
 NUMBER = r"[+-]?\d{1,18}(?:[.]\d{1,40})?(?:[eE][+-]?\d{1,2})?"
 _NUMBER = re.compile(NUMBER, re.ASCII)
 _MONEY = re.compile(rf"(?:[$€£] ?)?({NUMBER})(?: ?(?:[$€£]|[A-Z]{{3,6}}))?|([+-])[$€£] ?({NUMBER})", re.ASCII)
+# Only with a decimal point: in `1,234` the comma may be one.
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3}){1,5}\.\d{1,40}", re.ASCII)
 
 _ISO = re.compile(
     r"(\d{4})[-/.](\d\d)[-/.](\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?) ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?)?",
@@ -81,9 +83,11 @@ def number(text: str) -> Decimal | None:
 
 
 def money(text: str) -> Decimal | None:
-    """A number that may carry a currency sign or code: `12.5$`, `-$3.20`, `1.5 USDT`."""
+    """A number that may carry a currency sign or code, or thousands: `12.5$`, `-$3.20`, `1.5 USDT`, `1,234.50`."""
     if (plain := number(text)) is not None:
         return plain
+    if _THOUSANDS.fullmatch(text):
+        return Decimal(text.replace(",", ""))
     found = _MONEY.fullmatch(text.strip())
     if found is None:
         return None

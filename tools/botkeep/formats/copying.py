@@ -231,17 +231,16 @@ class _Merge:
         known = _Known(good, reader) if not _begins_with(source, good) else None
         for row, raw, offset in self._sound_rows(source, reader, 0):
             behind = seam and offset >= good.size
-            if behind or (known is not None and self._is_new(known, reader, row, raw, offset, good.size)):
+            if behind or (known is not None and self._is_new(known, row, raw, offset, good.size)):
                 self._add(raw)
 
-    def _is_new(self, known: _Known, reader: Reader, row: int, raw: bytes, offset: int, size: int) -> bool:
+    def _is_new(self, known: _Known, row: int, raw: bytes, offset: int, size: int) -> bool:
         if known.has(raw):
             return False
-        at = reader.flaw(raw)[1]
-        if known.is_later(raw, at, behind=offset >= size):
+        if known.can_be_new(raw, behind=offset >= size):
             return True
         self._dropped_sound += 1
-        text = "It is sound, but neither in the backup nor later than its last row."
+        text = "It is sound, but not as in the backup, and not later than the backup's last row."
         self._drop(Finding("C13", text, False, row, offset))
         return False
 
@@ -250,8 +249,8 @@ class _Merge:
         by_key = _Known(good, reader).keyed
         newer = self._newer_by_key(source, reader) if by_key else self._newer_by_position(good, source, reader)
         self._writer.write(good.read(0, reader.body))
-        for place, (_, raw, _, _) in enumerate(reader.scan(good, reader.body, good.size)):
-            fresh = newer.pop(reader.key(raw) if by_key else str(place), raw)
+        for place, (_, raw, _, _) in enumerate(reader.scan(good, reader.body, good.size), start=1):
+            fresh = newer.pop(reader.key(raw) if by_key else f"row {place}", raw)
             self._kept += fresh == raw
             self._replaced += fresh != raw
             self._write(fresh)
@@ -266,12 +265,14 @@ class _Merge:
         """Rows by their place, if no row went missing; else only those behind the copy's last one in time."""
         own = self._kind.learn(source, self._options)
         first = own.body if own else 0
-        found = {str(row - 1): raw for row, raw, _ in self._sound_rows(source, reader, first)}
+        found = {f"row {row}": raw for row, raw, _ in self._sound_rows(source, reader, first)}
         rows = sum(1 for _ in reader.scan(good, reader.body, good.size))
         if self._sound + self._dropped >= rows:
             return found
+        # Rows are missing, so a place says nothing any more: `row n` must name no row of the copy.
         known = _Known(good, reader)
-        return {f"new {place}": raw for place, raw in found.items() if known.is_newer(raw, reader.flaw(raw)[1])}
+        found = {f"new {place}": raw for place, raw in found.items()}
+        return {place: raw for place, raw in found.items() if not known.has(raw) and known.can_be_new(raw, behind=True)}
 
     # --- rows ---
 
@@ -319,38 +320,49 @@ def _begins_with(source: Source, good: Source) -> bool:
 
 
 class _Known:
-    """The rows of the good copy: trade ids where every row has its own, else how often each row is in it."""
+    """The rows of the good copy: by trade id where every row has its own, else how often each row is in it."""
 
     def __init__(self, good: Source, reader: Reader) -> None:
         self._reader = reader
-        self._keys: set[str] = set()
-        self._rows: Counter[bytes] = Counter()
         self._last: float | None = None
+        self._by_key: dict[bytes, bytes] = {}
+        self._times: Counter[bytes] = Counter()
+        self.keyed = self._read_keys(good)
+        if not self.keyed:
+            self._by_key.clear()
+            rows = reader.scan(good, reader.body, good.size)
+            self._times.update(_digest(raw) for _, raw, _, _ in rows)
+
+    def _read_keys(self, good: Source) -> bool:
         count = 0
-        for _, raw, at, _ in reader.scan(good, reader.body, good.size):
+        for _, raw, at, _ in self._reader.scan(good, self._reader.body, good.size):
             count += 1
-            self._keys.add(reader.key(raw))
-            self._rows[hashlib.blake2b(raw.rstrip(b"\r"), digest_size=16).digest()] += 1
             if at is not None:
                 self._last = at if self._last is None else max(at, self._last)
-        self.keyed = "" not in self._keys and len(self._keys) == count
+            if key := self._reader.key(raw):
+                self._by_key[_digest(key.encode())] = _digest(raw)
+        return len(self._by_key) == count
 
     def has(self, raw: bytes) -> bool:
         """Whether the copy has this row; each of several equal ones is found once."""
         if self.keyed:
-            return self._reader.key(raw) in self._keys
-        digest = hashlib.blake2b(raw.rstrip(b"\r"), digest_size=16).digest()
-        self._rows[digest] -= 1
-        return self._rows[digest] >= 0
+            return self._by_key.get(_digest(self._reader.key(raw).encode())) == _digest(raw)
+        self._times[_digest(raw)] -= 1
+        return self._times[_digest(raw)] >= 0
 
-    def is_later(self, raw: bytes, at: float | None, *, behind: bool) -> bool:
-        """Whether a row that the copy has not can only be newer than it."""
-        if self.keyed and self._reader.key(raw):
+    def can_be_new(self, raw: bytes, *, behind: bool) -> bool:
+        """Whether a row that the copy has not is another trade, and not an old one that was changed.
+
+        Another trade id is another trade; an id that the copy knows may be counted anew by a bot that lost its file.
+        """
+        key = self._reader.key(raw)
+        if self.keyed and key and _digest(key.encode()) not in self._by_key:
             return True
+        at = self._reader.flaw(raw)[1]
         if at is None or self._last is None:
             return behind
         return at > self._last or (at == self._last and behind)
 
-    def is_newer(self, raw: bytes, at: float | None) -> bool:
-        """Not in the copy, and not older than its last row."""
-        return not self.has(raw) and self.is_later(raw, at, behind=True)
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data.rstrip(b"\r"), digest_size=16).digest()

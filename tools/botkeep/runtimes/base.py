@@ -29,7 +29,7 @@ class Target:
     log_path: Path
     names_are_shared: bool = False
     """Several bots have this process name, so only the command tells them apart."""
-    rivals: Mapping[str, tuple[Command, ...]] = field(default_factory=dict)
+    rivals: Mapping[tuple[str, ...], tuple[Command, ...]] = field(default_factory=dict)
     """From `rivals`: a process that runs another bot's command is not this bot, whatever it is called."""
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     """From env_file and env; loaded just before a start, never shown."""
@@ -37,9 +37,9 @@ class Target:
     """Size from which the bot's output is rotated."""
 
 
-def rivals(commands: Iterable[Command]) -> dict[str, tuple[Command, ...]]:
-    """The commands of all bots, this one's too, by program name: made once, shared by all targets."""
-    found: dict[str, tuple[Command, ...]] = {}
+def rivals(commands: Iterable[Command]) -> dict[tuple[str, ...], tuple[Command, ...]]:
+    """The commands of all bots, this one's too, by `program_key`: made once, shared by all targets."""
+    found: dict[tuple[str, ...], tuple[Command, ...]] = {}
     for command in commands:
         key = program_key(command.argv)
         found[key] = (*found.get(key, ()), command)

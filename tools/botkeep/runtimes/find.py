@@ -24,7 +24,6 @@ from .procs import (
     lock_holders,
     process_key,
     program_key,
-    program_names,
     watched_by,
     without_ending,
     working_folder,
@@ -91,8 +90,10 @@ def _names(target: Target) -> frozenset[str]:
 
 
 def _candidates(table: ProcessTable, command: Command | None, names: frozenset[str]) -> Iterable[Proc]:
-    wanted = names | (program_names(command.argv) if command else frozenset())
-    return {proc.pid: proc for name in wanted for proc in table.by_name.get(name, ())}.values()
+    found = {proc.pid: proc for name in names for proc in table.by_name.get(name, ())}
+    if command:
+        found |= {proc.pid: proc for proc in table.by_program.get(program_key(command.argv), ())}
+    return found.values()
 
 
 def _how(proc: Proc, command: Command | None, names: frozenset[str], table: ProcessTable) -> str | None:

@@ -252,14 +252,26 @@ class ProcessTable:
         return frozenset({own, *self.ancestors(own)})
 
     @cached_property
-    def by_name(self) -> dict[str, list[Proc]]:
-        """Living processes of this user, without this program, by each name they answer to. Never by a part of one."""
-        found: dict[str, list[Proc]] = defaultdict(list)
+    def candidates(self) -> tuple[Proc, ...]:
+        """Living processes of this user, without this program."""
         user, own = os.geteuid(), os.getpid()
-        for proc in self.procs.values():
-            if proc.uid == user and not proc.dead and proc.pid != own:
-                for name in _names(proc):
-                    found[name].append(proc)
+        return tuple(one for one in self.procs.values() if one.uid == user and not one.dead and one.pid != own)
+
+    @cached_property
+    def by_name(self) -> dict[str, list[Proc]]:
+        """The candidates by each name they answer to. Never by a part of one."""
+        found: dict[str, list[Proc]] = defaultdict(list)
+        for proc in self.candidates:
+            for name in _names(proc):
+                found[name].append(proc)
+        return found
+
+    @cached_property
+    def by_program(self) -> dict[tuple[str, ...], list[Proc]]:
+        """The candidates by `program_key`: a thousand bots of one script do not each look at all of its processes."""
+        found: dict[tuple[str, ...], list[Proc]] = defaultdict(list)
+        for proc in self.candidates:
+            found[program_key(proc.argv)].append(proc)
         return found
 
     @cached_property
@@ -320,19 +332,10 @@ def _names(proc: Proc) -> frozenset[str]:
     return frozenset(names)
 
 
-def program_names(command: tuple[str, ...]) -> frozenset[str]:
-    """The names under which `ProcessTable.by_name` holds the processes that may run this command."""
-    program = read_program(command)
-    if program:
-        return program.names
-    base = command[0].rsplit("/", 1)[-1] if command else ""
-    return frozenset({base, without_ending(base)} - {""})
-
-
-def program_key(argv: tuple[str, ...]) -> str:
-    """The one name that two equal programs share: the script's, or the program's."""
+def program_key(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """What two equal programs share, wherever they are: the script's name and the arguments."""
     program = read_program(argv)
-    return program.base if program else argv[0].rsplit("/", 1)[-1] if argv else ""
+    return (program.base, *_trimmed(program.arguments)) if program else _trimmed(argv)
 
 
 def working_folder(pid: int) -> str | None:

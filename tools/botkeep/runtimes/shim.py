@@ -64,24 +64,34 @@ def watch(run_dir: str, lock_fd: str, generation: str, entry: str, report_fd: st
         run = Run(run_dir, int(lock_fd), generation, entry)
         error = run.begin()
     except OSError as problem:
-        os.write(report, b"!%d" % (problem.errno or 0))
+        _answer(report, b"!%d" % (problem.errno or 0))
         os._exit(NEVER_RECORDED)
     os.chdir("/")
-    os.write(report, error or b"0")
-    os.close(report)
+    _answer(report, error or b"0")
     _signal.signal(_signal.SIGALRM, lambda *_: _rotate(run.log, run.output, run.log_bytes))
     _signal.setitimer(_signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
     run.reap()
 
 
+def _answer(report: int, text: bytes) -> None:
+    """To the launcher; if it was killed, the bot is recorded all the same, and whoever asks next finds it."""
+    try:
+        os.write(report, text)
+    except OSError:
+        return
+    finally:
+        os.close(report)
+
+
 def _take_signals() -> None:
     """A signal meant for the bot's group, or a closing terminal, must not end the witness.
 
-    Ignored SIGCHLD is inherited from some hosts (Node's, old crons): the kernel would then throw every exit away.
+    An ignored SIGCHLD is inherited from some hosts (Node's, old crons): the kernel would then throw every exit away.
     """
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE):
         _signal.signal(number, _signal.SIG_IGN)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _default_signals() -> None:
