@@ -7,20 +7,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from support import say
-
 from botkeep.runtimes import Target, process
 from botkeep.runtimes.record import read_record
 from botkeep.workspace import Workspace
+from support import say
 
 BOTS = 4
 MEGABYTES = 8.0
 
 
-def target(place: Workspace, name: str) -> Target:
-    """A bot that sleeps."""
+def target(place: Workspace, number: int) -> Target:
+    """A bot that sleeps; each for its own time, or they would be copies of one another."""
+    name = f"bot-{number}"
     place.run_dir(name).mkdir(mode=0o700)
-    config = process.Config(kind="process", command=["sleep", "1000"], stop_grace=1)
+    config = process.Config(kind="process", command=["sleep", f"1000.{number}"], stop_grace=1)
     return Target(name, config, None, place.home, place.run_dir(name), place.log_path(name))
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Workspace(Path(folder).resolve())
         place.prepare()
-        bots = [target(place, f"bot-{number}") for number in range(BOTS)]
+        bots = [target(place, number) for number in range(BOTS)]
         try:
             for bot in bots:
                 process.start(bot, "e1", time.monotonic() + 20)

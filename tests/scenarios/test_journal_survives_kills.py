@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,16 +18,18 @@ from botkeep.journal import OVERDUE, Journal
 from botkeep.journal_file import key_of, keys_in
 from botkeep.ledger import Entry, Kind, Ledger
 from botkeep.workspace import Workspace
-from support import journal_writer
+from support import journal_writer, places
 
 WRITERS = 4
+KILLS = 60
+"""Of each writer."""
 MODULES = str(Path(botkeep.__file__).parents[1])
 
 
 class Writers:
     """Four processes, each with a child that records, is killed, and is begun anew."""
 
-    def __init__(self, workspace: Workspace, seconds: float, days_per_second: float) -> None:
+    def __init__(self, workspace: Workspace, days_per_second: float) -> None:
         self.folder = workspace.home
         self.start = time.monotonic()
         self.days_per_second = days_per_second
@@ -39,12 +42,10 @@ class Writers:
                     journal_writer.__file__,
                     str(workspace.home),
                     str(seed),
-                    str(seconds),
+                    str(KILLS),
                     str(acks),
                     *clock,
                 ],
-                stdout=subprocess.PIPE,
-                text=True,
                 env={**os.environ, "PYTHONPATH": MODULES},
             )
             for seed, acks in enumerate(self.acks)
@@ -53,11 +54,9 @@ class Writers:
     def running(self) -> bool:
         return any(process.poll() is None for process in self.processes)
 
-    def finish(self) -> int:
-        """How many kills there were."""
-        told = [process.communicate(timeout=60)[0] for process in self.processes]
-        assert [process.returncode for process in self.processes] == [0] * WRITERS
-        return sum(int(text) for text in told)
+    def finish(self) -> None:
+        """Wait for their end."""
+        assert [process.wait(timeout=60) for process in self.processes] == [0] * WRITERS
 
     def acknowledged(self) -> set[str]:
         """What the writers were told is recorded. A line torn by a kill is one that nobody was told."""
@@ -88,6 +87,12 @@ class Person:
         self.lines.append(line)
 
 
+@pytest.fixture
+def quick() -> Iterator[Path]:
+    with places.quick_folder() as folder:
+        yield folder
+
+
 def to_be_shown(entries: list[Entry]) -> set[bytes]:
     """The keys of all entries that have to be in the Markdown once the last intent is overdue."""
     outcomes = {entry.ref: entry for entry in entries if entry.kind is Kind.OUTCOME}
@@ -99,20 +104,17 @@ def to_be_shown(entries: list[Entry]) -> set[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "days_per_second"),
-    [pytest.param(5, 0, id="within a month"), pytest.param(5, 60, id="a month every half second")],
+    "days_per_second", [pytest.param(0, id="within a month"), pytest.param(60, id="a month every half second")]
 )
-def test_no_acknowledged_entry_is_lost_and_none_is_doubled(
-    tmp_path: Path, seconds: float, days_per_second: float
-) -> None:
-    workspace = Workspace(tmp_path)
+def test_no_acknowledged_entry_is_lost_and_none_is_doubled(quick: Path, days_per_second: float) -> None:
+    workspace = Workspace(quick)
     workspace.prepare()
     person = Person(workspace.journal_file)
-    writers = Writers(workspace, seconds, days_per_second)
+    writers = Writers(workspace, days_per_second)
     while writers.running():
         person.edit()
         time.sleep(0.4)
-    kills = writers.finish()
+    writers.finish()
 
     journal = Journal(workspace, Ledger(workspace.ledger_file))
     now = journal_writer.clock(writers.start, days_per_second) + 2 * OVERDUE
@@ -131,8 +133,6 @@ def test_no_acknowledged_entry_is_lost_and_none_is_doubled(
     assert journal.verify(now + timedelta(seconds=1)) == []
     assert Counter(line for line in lines if line in set(person.lines)) == Counter(person.lines)
 
-    print(f"{kills} kills, {len(entries)} entries, {len(person.lines)} edits, {len(files)} files")
-    assert kills >= 100
     assert len(person.lines) >= 5
     assert (len(files) > 2) == (days_per_second > 0)
     assert sorted(path.name for path in workspace.journal_file.parent.iterdir() if path.is_file()) == [

@@ -636,6 +636,17 @@ def test_what_cannot_be_signalled_is_said_to_be_left_and_nothing_is_started(lab:
     assert ended(bot).asked is False
 
 
+@pytest.mark.parametrize("files", [3, 4, 5])
+def test_a_caller_that_may_open_no_more_files_proves_nothing_and_starts_nothing(lab: Lab, files: int) -> None:
+    """A process table that could not be read must not look like an empty one."""
+    bot = lab.target("doge", "--popen")
+    pid = up(lab, bot, 2)
+    for todo in ("look", "stop", "start"):
+        said = json.loads(lab.caller(todo, bot, files=files).communicate(timeout=DEADLINE)[0])
+        assert said.get("error") or said.get("pids") == [pid] or pid in said.get("stopped", ()), said
+    assert len(lab.bots()) in (0, 2)
+
+
 def test_a_bot_that_is_frozen_for_good_is_one_instance_and_is_replaced_by_one(lab: Lab) -> None:
     bot = lab.target("doge", "--workers=1")
     first = up(lab, bot, 2)

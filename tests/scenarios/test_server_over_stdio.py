@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,11 @@ class Wire:
     def clear(self) -> None:
         """Leave nothing behind, however the test went."""
         self.process.kill()
-        if self.process.stdin and not self.process.stdin.closed:
-            self.process.communicate()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with suppress(BrokenPipeError):
+                if pipe:
+                    pipe.close()
 
 
 def shaken(home: Path) -> Iterator[Wire]:
@@ -270,6 +274,15 @@ def test_a_workspace_that_is_not_there_is_one_line_and_exit_code_two(tmp_path: P
     assert done.returncode == 2
     assert done.stderr.startswith("botkeep: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_host_that_reads_no_more_ends_the_server_quietly(mortal: Wire) -> None:
+    assert mortal.process.stdout
+    assert mortal.process.stderr
+    mortal.process.stdout.close()
+    mortal.post("tools/list")
+    assert mortal.process.wait(20) == 0
+    assert mortal.process.stderr.read() == b""
 
 
 def test_ctrl_c_ends_the_server_though_no_line_comes(mortal: Wire) -> None:

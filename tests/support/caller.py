@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -31,6 +32,8 @@ def main() -> None:
         os.setgroups([])
         os.setgid(spec["user"])
         os.setuid(spec["user"])
+    if spec.get("files"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spec["files"], spec["files"]))
     if spec.get("fork"):
         _side_by_side(spec, lambda: work(target, spec))
         return

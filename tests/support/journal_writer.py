@@ -1,6 +1,6 @@
 """A writer for the kill test: records entries for ever, while its parent kills it at random moments and starts it anew.
 
-Run as: python journal_writer.py WORKSPACE SEED SECONDS ACKS START DAYS_PER_SECOND. Every entry's id is written to the
+Run as: python journal_writer.py WORKSPACE SEED KILLS ACKS START DAYS_PER_SECOND. Every entry's id is written to the
 file ACKS once `record` has returned it. START is the common zero of the writers' clocks on CLOCK_MONOTONIC; the clock
 of their entries begins in January and runs DAYS_PER_SECOND.
 """
@@ -44,12 +44,10 @@ def write_for_ever(workspace: Workspace, acks: int, begun: int, start: float, da
 
 
 def main() -> None:
-    home, seed, seconds, acks_file, start, days = sys.argv[1:]
+    home, seed, kills, acks_file, start, days = sys.argv[1:]
     luck = random.Random(int(seed))
     acks = os.open(acks_file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-    end = time.monotonic() + float(seconds)
-    kills = 0
-    while time.monotonic() < end:
+    for _ in range(int(kills)):
         read, begun = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -57,12 +55,10 @@ def main() -> None:
         os.close(begun)
         if luck.random() < 0.7:  # the others are killed in the middle of their first steps
             os.read(read, 1)
-        time.sleep(luck.expovariate(1 / 0.02))  # the moment of the kill is what is random here
+        time.sleep(luck.expovariate(1 / 0.015))  # the moment of the kill is what is random here
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(read)
-        kills += 1
-    print(kills)
 
 
 if __name__ == "__main__":

@@ -315,13 +315,15 @@ def test_what_a_playbook_asks_a_person_for_is_done_after_their_yes(run: Run, bot
 
 
 def test_an_override_lifts_what_a_playbook_forbids_and_is_recorded(run: Run, bots: Fleet) -> None:
-    pid = running(bots, "ada")
+    bots.kill(running(bots, "ada"))
     bots.edit("bot-not-running", r"max_per_day: \d+", "max_per_day: 1")
     try:
-        assert run("restart", "ada").code == 1
+        refused = run("restart", "ada", "--json")
+        assert refused.code == 1
+        assert refused.document["actions"][0]["earliest"] > "2026"
         lifted = run("restart", "ada", "--override", "its config was mended", "--json")
         assert lifted.code == 0
-        assert lifted.document["actions"][0]["pid"] != pid
+        assert alive(lifted.document["actions"][0]["pid"])
     finally:
         bots.edit("bot-not-running", r"max_per_day: \d+", "max_per_day: 99")
     intents = [one for one in bots.desk().ledger.entries(bot="ada") if one.kind == "intent"]
@@ -432,6 +434,27 @@ def test_a_closed_pipe_is_no_error(bots: Fleet) -> None:
     process.stdout.close()
     _, errors = process.communicate()
     assert (process.returncode, errors) == (141, b"")
+
+
+def test_output_that_cannot_be_written_is_one_line(bots: Fleet) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*BOTKEEP, "playbooks", "--home", str(bots.home)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "botkeep: The output cannot be written: No space left on device. What was asked for is done.\n"
+    )
+
+
+def test_what_is_printed_arrives_though_the_process_ends_without_ceremony() -> None:
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run([*BOTKEEP, "--version"], capture_output=True, text=True, check=True, env=buffered)
+    assert done.stdout == f"botkeep {__version__}\n"
 
 
 def test_ctrl_c_ends_a_command_without_a_word(tmp_path: Path) -> None:

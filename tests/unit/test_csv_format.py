@@ -591,6 +591,35 @@ def test_no_bytes_whatever_make_a_look_fail(
     assert Eye(path).look(writing=writing).verdict in set(DataVerdict)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=30),
+    st.lists(
+        st.tuples(st.integers(0, 59), st.sampled_from(["x,y\n", "\0" * 40 + "\n", '"a\n', "", "nan\n"])), max_size=4
+    ),
+)
+def test_many_small_looks_see_what_one_look_sees(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[int], damages: list[tuple[int, str]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "steps.csv"
+    lines = [row(number) for number in range(60)]
+    for number, junk in damages:
+        lines[number] = junk
+    data = (HEADER + "".join(lines)).encode()
+    path.write_bytes(b"")
+    eye, at = Eye(path), 0
+    for step in steps:
+        path.write_bytes(data[: at + step])
+        at += step
+        eye.look(writing=True)
+    path.write_bytes(data)
+    stepwise, once = eye.look(), Eye(path).look()
+    assert (stepwise.verdict, stepwise.rows, stepwise.tempo) == (once.verdict, once.rows, once.tempo)
+    assert [(one.rule, one.row, one.offset) for one in stepwise.findings] == [
+        (one.rule, one.row, one.offset) for one in once.findings
+    ]
+
+
 # --- trades ------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import botkeep
 from botkeep.ledger import GENESIS, Entry, Kind, Ledger, Seen
 from botkeep.model import Fault, LedgerError, Status
-from support import forks, small_disk
+from support import forks, places, small_disk
 
 T0 = datetime(2026, 11, 21, 3, 15, 2, 123456, tzinfo=UTC)
 MODULES = str(Path(botkeep.__file__).parents[1])
@@ -165,8 +166,14 @@ def test_verify_names_what_was_done_past_the_triggers(ledger: Ledger, sql: str, 
     assert any(found.startswith(sentence) for found in ledger.verify())
 
 
-def test_fifty_processes_that_begin_at_once_lose_and_mix_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
+@pytest.fixture
+def quick() -> Iterator[Path]:
+    with places.quick_folder() as folder:
+        yield folder
+
+
+def test_fifty_processes_that_begin_at_once_lose_and_mix_nothing(quick: Path) -> None:
+    path = quick / "ledger.db"
 
     def work() -> None:
         mine = Ledger(path)

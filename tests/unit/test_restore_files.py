@@ -525,7 +525,7 @@ def test_a_restore_killed_at_random_moments_converges(case: Case) -> None:
     case.back_up()
     new = table(110).encode()
     usual = 0.2
-    for _ in range(15):
+    for _ in range(8):
         old = case.damage()
         found = case.plan()
         kills.within(lambda found=found: case.apply(found.id) and None, random.uniform(0, usual))

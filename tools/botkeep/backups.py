@@ -192,8 +192,8 @@ class LocalStore:
                 if seen.st_mtime < before and path.name.startswith("."):
                     path.unlink(missing_ok=True)
         for folder in tuple(self.scratch().iterdir()):
-            seen = _seen(folder)
-            if seen is not None and seen.st_mtime < before:
+            found = _seen(folder)
+            if found is not None and found.st_mtime < before:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, key: str) -> Path:

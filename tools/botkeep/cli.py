@@ -38,11 +38,8 @@ Arguments = argparse.Namespace
 def main(argv: Sequence[str]) -> int:
     """Run one command. Returns its exit code; what a BotkeepError says becomes one line on standard error."""
     try:
-        asked = parser().parse_args(argv)
-        code = int(asked.run(asked))
-        sys.stdout.flush()
-    except SystemExit as done:  # --help and --version
-        return int(done.code or 0)
+        code = _run(argv)
+        _print()
     except BotkeepError as error:
         return _complain(error)
     except BrokenPipeError:
@@ -51,6 +48,14 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        asked = _parse(argv)
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    return int(asked.run(asked))
 
 
 def _complain(error: BotkeepError) -> int:
@@ -87,12 +92,19 @@ def _since(asked: Arguments, desk: Desk) -> datetime | None:
 
 
 def _print(*lines: str) -> None:
-    for line in lines:
-        print(line)
+    """At once: nothing waits in a buffer. Raises BotkeepError for a full disk, on which cron's log may be."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise BotkeepError(f"The output cannot be written: {error.strerror}. What was asked for is done.") from error
 
 
 def _print_document(document: BaseModel) -> None:
-    print(document.model_dump_json(indent=2))
+    _print(document.model_dump_json(indent=2))
 
 
 def _colour() -> bool:
@@ -273,7 +285,7 @@ def _show_actions(asked: Arguments, reports: Iterable[ActionReport]) -> int:
     for report in reports:
         done.append(report)
         if not asked.json:
-            print(terminal.action_line(report, colour=_colour()), flush=True)
+            _print(terminal.action_line(report, colour=_colour()))
     if asked.json:
         _print_document(actions_document(done))
     return 0 if all(report.ok for report in done) else 1
@@ -409,7 +421,9 @@ def _demo(asked: Arguments) -> int:
 
 def _serve(asked: Arguments) -> int:
     workspace = _workspace(asked)  # first: a wrong folder is told at once, not after a second of imports
-    if sys.stdin is not None and sys.stdin.isatty():
+    if sys.stdin is None:
+        raise UsageError("botkeep serve talks MCP on standard input, and that is closed.")
+    if sys.stdin.isatty():
         print("botkeep: serve talks MCP; an assistant's host starts it. Ctrl+C ends it.", file=sys.stderr)
     from .rounds import Desk
     from .server import serve
@@ -435,6 +449,17 @@ class _Parser(argparse.ArgumentParser):
             raise UsageError(f"There is no {what} {show(value)}; {closest(str(value), action.choices)}")
 
 
+def _parse(argv: Sequence[str]) -> Arguments:
+    """By the one command's own parser, if it comes first: to make all twenty takes longer than to look at a bot."""
+    if not argv or argv[0] not in COMMANDS:
+        return parser().parse_args(argv)
+    name = argv[0]
+    one = _Parser(f"botkeep {name}", description=_described(name), allow_abbrev=False)
+    _add_arguments(one, name)
+    one.set_defaults(command=name)
+    return one.parse_args(argv[1:], Arguments(home=None))
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _Parser("botkeep", description="Keeps trading bots alive.", allow_abbrev=False, formatter_class=_wide)
@@ -442,14 +467,24 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--home", metavar="DIR", help="the workspace; else $BOTKEEP_HOME, else the nearest folder above")
     top.set_defaults(run=lambda _: _show_help(top))
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for name, (run, about, arguments) in COMMANDS.items():
-        one = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
-        one.set_defaults(run=run)
-        for argument in arguments:
-            argument(one)
-        if name not in ("init", "docs", "demo"):
-            one.add_argument("--home", metavar="DIR", default=argparse.SUPPRESS, help="the workspace")
+    for name, (_, about, _) in COMMANDS.items():
+        one = commands.add_parser(name, help=about, description=_described(name), allow_abbrev=False)
+        _add_arguments(one, name)
     return top
+
+
+def _described(name: str) -> str:
+    about = COMMANDS[name][1]
+    return f"{about[0].upper()}{about[1:]}."
+
+
+def _add_arguments(one: argparse.ArgumentParser, name: str) -> None:
+    run, _, arguments = COMMANDS[name]
+    one.set_defaults(run=run)
+    for argument in arguments:
+        argument(one)
+    if name not in ("init", "docs", "demo"):
+        one.add_argument("--home", metavar="DIR", default=argparse.SUPPRESS, help="the workspace")
 
 
 def _wide(prog: str) -> argparse.HelpFormatter:

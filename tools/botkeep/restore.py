@@ -152,6 +152,7 @@ def plan(bot: Bot, workspace: Workspace, store: Store, now: datetime) -> Restore
                 f"{file.path} cannot be restored: there is no verified backup of {bot.name}, and no sound row is left "
                 f"in it. `botkeep diagnose {bot.name}` shows what its log says."
             )
+        _require_sound(file, scratch / "new", rebuilt, now)
         made = RestorePlan(
             id="",
             bot=bot.name,
@@ -537,10 +538,7 @@ def _snapshot_of(store: Store, made: RestorePlan) -> Snapshot | None:
 
 def _verify(made: RestorePlan, file: _File, beside: Path, rebuilt: Rebuilt, store: Store, now: datetime) -> None:
     """The new file is sound, has the rows that the plan promised (more, if some came in since), and the backup's."""
-    seen = inspect_whole(file.kind, beside, options=file.options, now=now)
-    if seen.verdict is not DataVerdict.OK or seen.rows != rebuilt.rows:
-        why = seen.findings[0].text if seen.findings else f"it has {seen.rows} rows, not {rebuilt.rows}."
-        raise BotkeepError(f"{file.path} was not restored: the rebuilt file is not sound. {why} Nothing was changed.")
+    _require_sound(file, beside, rebuilt, now)
     if rebuilt.rows < made.rows_expected:
         raise BotkeepError(
             f"{file.path} was not restored: the rebuilt file has {rebuilt.rows} rows, the plan promised "
@@ -549,6 +547,16 @@ def _verify(made: RestorePlan, file: _File, beside: Path, rebuilt: Rebuilt, stor
     good = _snapshot_of(store, made)
     if good is not None and not _has_all(beside, rebuilt, good):
         raise BotkeepError(f"{file.path} was not restored: rows of the backup would be missing. Nothing was changed.")
+
+
+def _require_sound(file: _File, built: Path, rebuilt: Rebuilt, now: datetime) -> None:
+    seen = inspect_whole(file.kind, built, options=file.options, now=now)
+    if seen.verdict is not DataVerdict.OK or seen.rows != rebuilt.rows:
+        why = seen.findings[0].text if seen.findings else f"It has {seen.rows} rows, not {rebuilt.rows}."
+        raise BotkeepError(
+            f"{file.path} cannot be restored: what could be put in its place is not sound either. {why} Nothing was "
+            f"changed. A person has to look at the file."
+        )
 
 
 def _has_all(beside: Path, rebuilt: Rebuilt, good: Snapshot) -> bool:

@@ -268,13 +268,14 @@ class Reader:
 
     def _cell_pattern(self, column: int, mark: bytes) -> bytes:
         if column == self.layout.time:
-            time = rb'"?(?P<t>' + _TIMES + rb')"?'
+            time = rb'(?P<q>"?)(?P<t>' + _TIMES + rb")(?P=q)"
             return b"(?:" + time + b")?" if "pnl" in self.layout.roles else time
         if column in self.layout.numbers:
-            number = b'"?' + columns.NUMBER.encode() + b'"?'
+            number = columns.NUMBER.encode()
             if comma(self.layout.delimiter):
                 number = number.replace(b"[.]", b"[.,]")
-            return number if column in self.layout.needed else b"(?:" + number + b")?"
+            optional = b"" if column in self.layout.needed else b"?"
+            return b"(?:" + number + b'|"' + number + b'")' + optional
         letters = b"".join(re.escape(bytes([code])) for code in range(0x20, 0x7F) if code not in (0x22, mark[0]))
         return rb"(?:[" + letters + rb']*|"[ !#-~]*")'
 

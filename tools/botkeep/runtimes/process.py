@@ -213,6 +213,8 @@ def _signal_all(found: dict[int, Proc], *signals: int) -> None:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
+        except OSError as error:
+            raise EngineError(f"pid {pid} cannot be signalled: {error.strerror}.") from error
         try:
             now = read_proc(pid)
             if now is not None and now.start_ticks == proc.start_ticks:

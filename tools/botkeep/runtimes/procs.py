@@ -16,11 +16,17 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from pathlib import Path
 
+from botkeep.model import EngineError
+
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 DEAD_STATES = frozenset("ZXx")
+GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""A process that ended while we looked, or is another user's. Anything else (no free descriptor, no memory) is no
+answer: taken for one, it would prove that nothing runs."""
 SCRIPT_ENDINGS = (".py", ".pyc", ".pyw", ".sh", ".js", ".mjs", ".ts", ".rb", ".pl", ".jar")
 MARKER = "BOTKEEP_INSTANCE"
+LOCK_ENDINGS = ("/run.lock", "/run.lock (deleted)")
 WATCHER_ENDING = "/runtimes/shim.py"
 
 
@@ -157,15 +163,25 @@ def _parse_stat(data: bytes) -> tuple[str, str, list[bytes]]:
     return data[left + 1 : right].decode(errors="replace"), chr(data[right + 2]), data[right + 4 :].split()
 
 
+def all_pids() -> list[int]:
+    """Every pid there is now. Raises EngineError if nothing can be read."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError as error:
+        raise EngineError(f"The process table cannot be read: {error.strerror}. Nothing was proven.") from error
+
+
 def read_proc(pid: int) -> Proc | None:
-    """One process as it is now; None if there is none (any more)."""
+    """One process as it is now; None if there is none (any more). Raises EngineError if nothing can be read."""
     base = f"/proc/{pid}"
     try:
         comm, state, rest = _parse_stat(_read(f"{base}/stat", 4096))
         line = _read(f"{base}/cmdline", 131072)
         uid = os.stat(base).st_uid
-    except (OSError, ValueError):
+    except (*GONE, ValueError):
         return None
+    except OSError as error:
+        raise EngineError(f"The process table cannot be read: {error.strerror}. Nothing was proven.") from error
     argv = tuple(os.fsdecode(line.rstrip(b"\0")).split("\0")) if line else ()
     threads, ticks, pages = int(rest[16]), int(rest[18]), int(rest[20])
     return Proc(pid, int(rest[0]), state, ticks, uid, comm, argv, pages * PAGE_BYTES, threads)
@@ -231,9 +247,8 @@ class ProcessTable:
 
     @classmethod
     def read(cls) -> ProcessTable:
-        """Read /proc once."""
-        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-        return cls({proc.pid: proc for proc in map(read_proc, pids) if proc is not None})
+        """Read /proc once. Raises EngineError if it cannot be read."""
+        return cls({proc.pid: proc for proc in map(read_proc, all_pids()) if proc is not None})
 
     @cached_property
     def children(self) -> dict[int, list[int]]:
@@ -400,28 +415,35 @@ def carried_marker(pid: int) -> str | None:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             words = file.read().split(b"\0")
-    except OSError:
+    except GONE:
         return None
+    except OSError as error:
+        raise EngineError(f"The environment of pid {pid} cannot be read: {error.strerror}.") from error
     start = f"{MARKER}=".encode()
     return next((os.fsdecode(word[len(start) :]) for word in words if word.startswith(start)), None)
 
 
 def lock_holders(locks: Collection[str], pids: Iterable[int] | None = None) -> set[int]:
-    """Every process that has one of these files (`dev:ino`) open, whatever it calls itself: the kernel's own list."""
+    """Every process that has one of these locks (`dev:ino`) open, whatever it calls itself: the kernel's own list."""
     wanted = {tuple(map(int, lock.split(":"))) for lock in locks}
-    every = pids if pids is not None else (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return {pid for pid in every if not wanted.isdisjoint(_open_files(pid))}
+    return {pid for pid in (all_pids() if pids is None else pids) if not wanted.isdisjoint(_open_locks(pid))}
 
 
-def _open_files(pid: int) -> set[tuple[int, ...]]:
-    """(dev, inode) of every open file that we may look at."""
+def _open_locks(pid: int) -> set[tuple[int, ...]]:
+    """(dev, inode) of every open lock file that we may look at, also of one that was removed.
+
+    By name first: to ask for the inode of any file may hang on a network mount that is gone.
+    """
     found: set[tuple[int, ...]] = set()
     try:
         with os.scandir(f"/proc/{pid}/fd") as files:
             for file in files:
-                with suppress(OSError):
-                    status = file.stat()
-                    found.add((status.st_dev, status.st_ino))
-    except OSError:
+                with suppress(*GONE):
+                    if os.readlink(file.path).endswith(LOCK_ENDINGS):
+                        status = file.stat()
+                        found.add((status.st_dev, status.st_ino))
+    except GONE:
         return found
+    except OSError as error:
+        raise EngineError(f"The open files of pid {pid} cannot be read: {error.strerror}.") from error
     return found

@@ -167,11 +167,11 @@ class Run:
         os._exit(127)
 
     def _become_the_bot(self, fail: int) -> None:
+        """The lock goes along: its descriptor has been inheritable since the caller passed it on."""
         step = b"d"
         try:
             os.setsid()
             _default_signals()
-            os.set_inheritable(self.lock, True)
             os.chdir(self.cwd)
             step = b"c"
             name, value = self.marker.split(b"=", 1)
