@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from botkeep.workspace import Workspace
 from support import journal_writer, places
 
 WRITERS = 4
-KILLS = 60
+KILLS = 40
 """Of each writer."""
 MODULES = str(Path(botkeep.__file__).parents[1])
 
@@ -60,7 +61,8 @@ class Writers:
 
     def acknowledged(self) -> set[str]:
         """What the writers were told is recorded. A line torn by a kill is one that nobody was told."""
-        return {line.decode() for file in self.acks for line in file.read_bytes().split(b"\n")[:-1]}
+        lines = [line for file in self.acks for line in file.read_bytes().decode().split("\n")[:-1]]
+        return {line for line in lines if re.fullmatch(r"e\d+", line)}
 
 
 class Person:

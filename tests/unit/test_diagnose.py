@@ -744,10 +744,10 @@ def test_a_ban_names_its_end() -> None:
 
 def test_without_a_cause_the_explanation_says_what_is_known() -> None:
     alive = explain(_seen(alive=True), None)
-    assert alive.sentence == "doge: it runs, and its log names no known cause."
+    assert alive.sentence == "doge: it runs; its log names no known cause."
     dead = explain(_seen(), None)
     assert dead.sentence == (
-        "doge: how it ended is not known: botkeep did not start it, and its log names no known cause."
+        "doge: how it ended is not known: botkeep did not start it; its log names no known cause."
     )
 
 

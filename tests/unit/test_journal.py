@@ -478,6 +478,7 @@ def test_a_writer_that_does_not_get_the_lock_leaves_its_line_to_the_next(journal
         entry = record(journal)
         assert not journal.path.exists()
         assert journal.ledger.entry(entry.id) == entry
+        assert "by another botkeep" in journal.sync(T0)[0]
     record(journal)
     assert shown(journal.path) == ["e1", "e2"]
 
@@ -619,6 +620,31 @@ def test_a_writer_whose_clock_is_a_little_behind_begins_no_old_month_again(journ
     assert shown(journal.path) == ["e1", "e2"]
 
 
+def test_a_writer_whose_clock_is_behind_puts_no_entry_under_an_older_month(
+    journal: Journal, workspace: Workspace
+) -> None:
+    october(journal)
+    journal.ledger.append(Kind.NOTE, at=NOVEMBER, bot="b", action="note", actor="person", sentence="in November")
+    record(journal, at=OCTOBER)
+    text = journal.path.read_text(errors="replace")
+    assert text.index("## 2026-10") < text.index("## 2026-11") < text.index("in November")
+    record(journal, at=NOVEMBER)
+    save_in_place(journal.path, EMPTY.encode())
+    record(journal, at=NOVEMBER)
+    files = [month_file(workspace, "2026-10"), journal.path]
+    assert sorted(shown(*files)) == ["e1", "e2", "e3", "e4", "e5"]
+
+
+def test_a_writer_whose_clock_is_behind_shows_no_intent_twice(journal: Journal) -> None:
+    record(journal, Kind.INTENT)
+    journal.sync(T0 + 11 * MINUTE)
+    save_in_place(journal.path, journal.path.read_bytes() + NOTE)
+    journal.sync(T0 + 9 * MINUTE)
+    journal.sync(T0 + 12 * MINUTE)
+    record(journal, at=T0 + 12 * MINUTE)
+    assert shown(journal.path) == ["e1", "e2"]
+
+
 def test_an_edit_made_while_the_file_is_replaced_is_not_lost(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -757,8 +783,16 @@ def test_verify_finds_by_the_lines_that_a_chain_was_written_anew(full: Journal) 
 def test_verify_of_a_broken_ledger_says_so(full: Journal) -> None:
     full.ledger.close()
     full.ledger.path.write_bytes(b"not a database, but long enough to have a header " * 50)
+    assert len(full.verify(NOVEMBER)) == 1
     assert "is damaged" in full.verify(NOVEMBER)[0]
     assert "is damaged" in full.sync(NOVEMBER)[0]
+
+
+def test_verify_names_an_entry_that_cannot_even_be_read(full: Journal) -> None:
+    tamper(full, "UPDATE entries SET at = 'yesterday' WHERE seq = 3")
+    found = full.verify(NOVEMBER)
+    assert "Entry e3 of the ledger was changed" in found[0]
+    assert "Entry e3 of the ledger cannot be read" in found[1]
 
 
 def test_verify_lists_a_hundred_findings_and_counts_the_rest(journal: Journal) -> None:

@@ -138,7 +138,7 @@ class _Case:
         """Write the outcome; the same sentence is returned, journaled and reported."""
         data = more.pop("data", {})
         entry = self.record(Kind.OUTCOME, sentence, ref=intent.id, result=result.value, data=data)
-        return self.report(result, sentence, entry=entry.ref, data=data, **more)
+        return self.report(result, sentence, entry=entry.id, data=data, **more)
 
 
 # ---------------------------------------------------------------------------------------------------- the verbs
@@ -527,9 +527,14 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
             return case.report(Result.VERIFYING, sentence, entry=intent.id, pid=instance.pid)
         time.sleep(POLL_SECONDS)
     verb = "restarted" if intent.data.get("after_fault") else "started"
-    sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}."
+    sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}.{_asked_because(case)}"
     data = {"pid": instance.pid, "instance": instance.key}
     return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
+
+
+def _asked_because(case: _Case) -> str:
+    """The reason, for the journal's readers; a round's reason is the fault, which the sentence has already."""
+    return "" if case.bench.actor is Actor.ROUND else f" Asked: {clean(case.reason).rstrip('.')}."
 
 
 # ---------------------------------------------------------------------------------------------------- stop

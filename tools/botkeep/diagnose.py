@@ -125,19 +125,22 @@ def explain(
     now: datetime,
     entries: Sequence[Happened] = (),
     config_file: Path | None = None,
+    found: str = "",
 ) -> Diagnosis:
     """Why the bot is as it is: cause first, then exit, then its last lines and what changed before.
 
-    `entries`: of the ledger, about this bot, oldest first.
+    `entries`: of the ledger, about this bot, oldest first. `found`: what the verdict says of a bot that is not well;
+    a frozen or doubled bot has no cause in its log, and "it runs" would invite to leave it so.
     """
     lines, total, truncated = _last_lines(log)
     first = leading(seen.causes)
     alive = bool(seen.runtime.instances)
-    meaning = exit_meaning(seen.runtime.exit, profile, seen.causes)
+    unseen = alive and seen.runtime.exit is None
+    meaning = "" if unseen else exit_meaning(seen.runtime.exit, profile, seen.causes)
     return Diagnosis(
         bot=bot,
         at=now,
-        sentence=_sentence(bot, first, meaning, alive=alive),
+        sentence=_sentence(bot, first, meaning, found, alive=alive),
         causes=seen.causes,
         exit=seen.runtime.exit,
         exit_meaning=meaning,
@@ -157,10 +160,10 @@ def _last_lines(log: Path | None) -> tuple[list[str], int, bool]:
         return [f"({error})"], 0, False
 
 
-def _sentence(bot: str, cause: Cause | None, meaning: str, *, alive: bool) -> str:
+def _sentence(bot: str, cause: Cause | None, meaning: str, found: str, *, alive: bool) -> str:
     if cause is None:
-        state = "it runs" if alive else meaning
-        return f"{bot}: {state}, and its log names no known cause."
+        state = found.rstrip(".") or f"{bot}: {'it runs' if alive else meaning}"
+        return f"{state}; its log names no known cause."
     before = "" if cause.this_run else "Before its newest start: "
     until = f" until {_short(cause.until)}" if cause.until else ""
     state = "" if alive else f"; {meaning}"

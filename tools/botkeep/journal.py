@@ -70,7 +70,7 @@ EMPTY = """\
 
 What botkeep saw and did: one line for each entry, the newest last. Past months move to `archive/`.
 Write your own lines anywhere: they are never changed, and a line of botkeep's that an edit loses comes back.
-Whether an entry was changed, removed or forged says `botkeep journal --verify`.
+To see whether an entry was changed, removed or forged: `botkeep journal --verify`
 """
 
 OVERDUE = timedelta(minutes=10)
@@ -146,6 +146,7 @@ class Journal:
         self._home = workspace.home
         self._kept_file = workspace.state_dir / "journal.json"
         self._lock_file = workspace.state_dir / "journal.lock"
+        self._patience = LOCK_SECONDS
 
     def record(
         self,
@@ -208,14 +209,16 @@ class Journal:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         lock = Lock(self._lock_file)
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + self._patience
         while not lock.acquire():
             if time.monotonic() >= deadline:
+                self._patience = 0.0  # once is enough: a round of many actions must not wait for each
                 raise JournalError(
                     f"{self._name(self.path)} is being written by another botkeep, longer than {LOCK_SECONDS:.0f} "
                     f"seconds. No entry is lost: whoever writes next adds them all."
                 )
             time.sleep(LOCK_POLL_SECONDS)
+        self._patience = LOCK_SECONDS
         with lock:
             yield
 
@@ -380,12 +383,12 @@ class Journal:
         """One sentence for each break of the ledger's chain, and for each entry that the Markdown or its archive shows
         changed, misses, has twice, or shows although the ledger does not have it. Changes nothing.
         """
+        findings = self.ledger.verify()
         try:
             with self._locked():
-                findings = self.ledger.verify()
                 findings += self._verify_files(now)
         except BotkeepError as error:
-            return [str(error)]
+            findings += [str(error)] if str(error) not in findings else []
         rest = len(findings) - SENTENCES
         return [*findings[:SENTENCES], f"And {rest} more like these."] if rest > 0 else findings
 

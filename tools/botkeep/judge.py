@@ -152,10 +152,13 @@ def _faulty(look: _Look, evidence: Sequence[Evidence], *, confirmed: bool) -> Ve
 
 
 def _down_since(look: _Look) -> datetime:
-    """When it went down: the recorded exit, else the first look of the standing stretch of down, else now."""
+    """When it went down: the recorded exit, a hung bot's last sign of life, else the first look that found it down."""
     ended = look.seen.runtime.exit
     if not look.alive and ended and ended.at:
         return ended.at
+    signs = [one.at for one in look.seen.progress if one.at]
+    if look.alive and signs:
+        return max(signs)
     first = look.now
     for span in reversed(look.history.spans):
         if span.up is not False:
@@ -307,7 +310,8 @@ def _hung(look: _Look) -> Iterable[Evidence]:
     bot = look.seen.bot
     frozen = [one for one in look.seen.runtime.instances if one.state is InstanceState.FROZEN]
     if frozen:
-        yield Evidence(Fault.BOT_HUNG, "frozen", True, f"{bot} is frozen: pid {frozen[0].pid} is stopped by a signal.")
+        text = f"{bot} is frozen: pid {frozen[0].pid} is stopped by a signal{_last_sign(look)}."
+        yield Evidence(Fault.BOT_HUNG, "frozen", True, text)
         return
     if _waits_for_an_exchange(look):
         return
@@ -321,6 +325,11 @@ def _hung(look: _Look) -> Iterable[Evidence]:
             f"and its longest normal pause is {length(worst.normal)}."
         )
         yield Evidence(Fault.BOT_HUNG, "silent", False, text, f"{worst.source}:{worst.at}")
+
+
+def _last_sign(look: _Look) -> str:
+    signs = [(one.at, one.source) for one in look.seen.progress if one.at]
+    return f"; its last sign of life was its {max(signs)[1]} at {_moment(max(signs)[0])}" if signs else ""
 
 
 def _waits_for_an_exchange(look: _Look) -> bool:

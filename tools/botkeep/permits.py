@@ -55,8 +55,8 @@ def _forbidden(action: Action, verdict: Verdict, playbooks: Playbooks, now: date
     tool = TOOL_OF[action]
     if action is Action.RESTORE:
         allowing = [fault for fault in verdict.faults if tool in playbooks.get(fault).policy.actions]
-        if allowing:
-            return None
+        if allowing or verdict.status is Status.STOPPED:
+            return None  # of a bot that is stopped on purpose only the plan looked at the file: it is the evidence
         return Permit(False, f"no fault of {verdict.bot} allows a restore", None, "its data is damaged", playbook=None)
     if verdict.fault is Fault.BOT_DUPLICATED:
         return None  # two copies trade: bringing them back to one is worth more than what else may be wrong

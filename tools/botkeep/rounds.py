@@ -21,6 +21,7 @@ from .journal import Journal
 from .judge import decide
 from .ledger import Entry, Kind, Ledger, Seen
 from .model import (
+    FAULT_ORDER,
     Action,
     ActionReport,
     Actor,
@@ -145,7 +146,10 @@ class Desk:
         """Why a bot is as it is, cause first. Raises UsageError for an unknown or unreadable bot."""
         bench = self.bench()
         bot = _good(bench.fleet, name)
+        with suppress(BotkeepError):  # its keys are then known by value, and no line of its log shows one
+            self._register_secrets(bot)
         seen = bench.look(name)
+        verdict = decide(seen.observation, bench.playbooks, bench.history(name), self.clock())
         target = probe.targets(bench.fleet)[name]
         since = self.clock() - timedelta(days=2)
         return diagnose.explain(
@@ -156,7 +160,15 @@ class Desk:
             now=self.clock(),
             entries=self.ledger.entries(bot=name, since=since),
             config_file=self.workspace.bots_file,
+            found=verdict.sentence if verdict.fault else "",
         )
+
+    def _register_secrets(self, bot: Bot) -> None:
+        from .envfile import load_env_file
+
+        env_file = getattr(bot.runtime, "env_file", None)
+        if env_file:
+            load_env_file(self.workspace.home / env_file)
 
     def playbook(self, fault: str) -> Playbook:
         """The playbook of a fault. Raises UsageError naming the faults."""
@@ -518,7 +530,13 @@ def _good(fleet: Fleet, name: str) -> Bot:
 
 
 def _unhealthy_first(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
-    return tuple(sorted(verdicts, key=lambda one: (STATUS_ORDER[one.status], one.bot)))
+    """Faulty ones first, the most important fault before the others: the order to work in."""
+    last = len(FAULT_ORDER)
+    return tuple(
+        sorted(
+            verdicts, key=lambda one: (STATUS_ORDER[one.status], FAULT_ORDER[one.fault] if one.fault else last, one.bot)
+        )
+    )
 
 
 def _merged(before: Sequence[Verdict], after: Sequence[Verdict]) -> list[Verdict]:

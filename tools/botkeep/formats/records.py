@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -97,7 +98,15 @@ class Kind(Protocol):
         ...
 
 
+_ZEROS = re.compile(r"(?:\\x00){4,}")
+
+
 def evidence(data: bytes, limit: int = 160) -> str:
     """Bytes as people can read them and nothing can act on them: escaped, redacted, at most `limit` characters."""
     shown = data[: limit + 64].decode("latin-1").encode("unicode_escape").decode("ascii")
-    return f"`{clean(shown, limit)}`"
+    return f"`{clean(_ZEROS.sub(_few, shown), limit)}`"
+
+
+def _few(zeros: re.Match[str]) -> str:
+    """Forty escaped zeros tell a reader no more than two."""
+    return "\\x00...\\x00"
