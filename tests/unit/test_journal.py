@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -302,6 +303,52 @@ def test_a_save_that_puts_the_modification_time_back_is_noticed(journal: Journal
     os.utime(journal.path, ns=(before.st_atime_ns, before.st_mtime_ns))
     journal.sync(T0)
     assert shown(journal.path) == ["e1"]
+
+
+@pytest.mark.parametrize("save", SAVES)
+def test_a_save_in_the_very_moment_of_our_write_is_noticed(
+    workspace: Workspace, save: Callable[[Path, bytes], None]
+) -> None:
+    in_the_editor: list[bytes] = []
+
+    class Interrupted(Journal):
+        def _save(self, kept: Any) -> None:
+            super()._save(kept)
+            if kept.pending and in_the_editor:
+                save(self.path, in_the_editor.pop())
+
+    journal = Interrupted(workspace, Ledger(workspace.ledger_file))
+    record(journal)
+    in_the_editor.append(journal.path.read_bytes() + b"a person's line\n")
+    record(journal)
+    assert not in_the_editor
+    assert b"a person's line\n" in journal.path.read_bytes()
+    assert shown(journal.path) == ["e1", "e2"]
+
+
+def test_nothing_is_added_to_a_file_that_an_editor_has_half_saved(journal: Journal) -> None:
+    record(journal)
+    whole = journal.path.read_bytes() + b"a person's line\n"
+    record(journal)
+    reader, writer = os.pipe()
+
+    def work() -> None:
+        with journal.path.open("wb", buffering=0) as file:
+            file.write(whole[:-10])
+            os.write(writer, b".")
+            time.sleep(0.05)  # a slow editor is what this is about
+            file.write(whole[-10:])
+
+    pid = forks.start(work)
+    os.read(reader, 1)
+    assert journal.sync(T0) == []
+    forks.finish([pid])
+    assert journal.sync(T0) == []
+    assert journal.path.read_bytes().startswith(whole)
+    assert shown(journal.path) == ["e1", "e2"]
+    assert journal.verify(T0) == []
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_file_that_a_windows_editor_saved_is_read(journal: Journal) -> None:

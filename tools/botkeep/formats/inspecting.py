@@ -262,7 +262,7 @@ class _Look:
         if known is None:
             return State(), 0
         unchanged = known.file == self._source.identity
-        if unchanged or (files.bears(self._source, asdict_marks(known)) and self._damages_stand(known.damages)):
+        if unchanged or (files.bears(self._source, _marks_of(known)) and self._damages_stand(known.damages)):
             self._steady = unchanged or known.to > 0
             return _copy(known), known.to
         return State(before=known.missed(self._now)), 0
@@ -484,7 +484,7 @@ class _Look:
 _OURS = frozenset({".csv", ".tsv"})
 
 
-def asdict_marks(state: State) -> dict[str, Any]:
+def _marks_of(state: State) -> dict[str, Any]:
     """What `files.bears` needs of a state."""
     return {"to": state.to, "head": state.head, "anchor": state.anchor}
 

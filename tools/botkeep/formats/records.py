@@ -102,11 +102,10 @@ _ZEROS = re.compile(r"(?:\\x00){4,}")
 
 
 def evidence(data: bytes, limit: int = 160) -> str:
-    """Bytes as people can read them and nothing can act on them: escaped, redacted, at most `limit` characters."""
+    """Bytes as people can read them and nothing can act on them: escaped, redacted, at most `limit` characters.
+
+    Forty escaped zeros tell a reader no more than two.
+    """
     shown = data[: limit + 64].decode("latin-1").encode("unicode_escape").decode("ascii")
-    return f"`{clean(_ZEROS.sub(_few, shown), limit)}`"
-
-
-def _few(zeros: re.Match[str]) -> str:
-    """Forty escaped zeros tell a reader no more than two."""
-    return "\\x00...\\x00"
+    shown = _ZEROS.sub(r"\\x00...\\x00", shown)
+    return f"`{clean(shown, limit)}`"
