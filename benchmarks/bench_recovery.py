@@ -112,7 +112,7 @@ def main() -> None:
     ratio = statistics.median(new) / statistics.median(theirs)
     figure = (
         f"{statistics.median(new):.2f} s to the new process, {statistics.median(verified):.2f} s until it was seen up "
-        f"for {UP_FOR:.0f} s and the outcome was written; supervisord's new process: {statistics.median(theirs):.2f} s; "
+        f"for {UP_FOR:.0f} s and the outcome was written; supervisord's new one: {statistics.median(theirs):.2f} s; "
         f"ratio {ratio:.2f}"
     )
     say("kill -9 to recovered, one round", figure, f"ratio {BOUND:.0f}", held=ratio <= BOUND)

@@ -10,8 +10,8 @@ import pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,  # noqa: ARG001 - the name pytest gives
-    call: pytest.CallInfo[None],  # noqa: ARG001
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
 ) -> Iterator[None]:
     """On a person's machine a missing engine is a named skip; in CI nothing is skipped: it fails."""
     report = yield

@@ -746,9 +746,7 @@ def test_without_a_cause_the_explanation_says_what_is_known() -> None:
     alive = explain(_seen(alive=True), None)
     assert alive.sentence == "doge: it runs; its log names no known cause."
     dead = explain(_seen(), None)
-    assert dead.sentence == (
-        "doge: how it ended is not known: botkeep did not start it; its log names no known cause."
-    )
+    assert dead.sentence == ("doge: how it ended is not known: botkeep did not start it; its log names no known cause.")
 
 
 def test_the_last_lines_or_why_there_are_none_are_part_of_it(log: Path) -> None:

@@ -256,8 +256,8 @@ def test_a_plan_says_what_is_damaged_what_will_be_and_what_it_costs(case: Case) 
     assert found.pnl_expected == _money(case, table(110))
     assert found.sentence.startswith("doge's data file is damaged (C2, row 41: ")
     assert (
-        "backup of 2026-11-21 10:00:00Z (2 h old) would give 110 rows: 100 from the backup, 10 salvaged;"
-        in found.sentence
+        "backup of 2026-11-21 10:00:00Z (2 h old) would give 110 rows, where 108 can be read now: "
+        "100 from the backup, 10 salvaged;" in found.sentence
     )
     assert case.path.read_bytes() == data, "a plan changes nothing"
     assert case.load(found.id) == found
@@ -288,7 +288,8 @@ def test_a_restore_proves_what_it_did(case: Case) -> None:
     after = case.path.stat()
     assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (before.st_uid, before.st_gid, 0o640)
     assert sorted(path.name for path in case.path.parent.iterdir()) == ["trades.csv"]
-    assert "108 -> 110 rows (100 kept, 10 salvaged, 2 dropped)" in proof.sentence
+    assert "110 rows, where 108 could be read before" in proof.sentence
+    assert "(100 from the backup, 10 salvaged; 2 unreadable rows left out)" in proof.sentence
     assert json.loads(json.dumps(proof.as_data()))["rows_after"] == 110
 
 
@@ -510,7 +511,7 @@ def test_a_restore_killed_at_any_system_call_leaves_the_old_file_or_the_new_one_
     for _ in kills.at_each_call(lambda: case.apply(found.id) and None, prepare):
         seen[_old_or_new(case, old, new)] += 1
         if "used" in _record(case, found.id):
-            with pytest.raises(BotkeepError, match=r"was carried out.*108 -> 110 rows \(100 kept, 10 salvaged"):
+            with pytest.raises(BotkeepError, match=r"was carried out.*110 rows, where 108 could be read before"):
                 case.load(found.id)
         else:
             proof = case.apply(found.id)

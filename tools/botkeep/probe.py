@@ -12,7 +12,7 @@ from typing import Any
 
 from . import diagnose, health, progress
 from .config import Bot, BotEntry, Fleet
-from .formats import FORMATS
+from .formats import FORMATS, kind_of
 from .formats.base import open_writers
 from .model import DataVerdict, EngineError, HealthLook, Inspection, Observation, RuntimeLook
 from .profiles import PROFILES
@@ -144,11 +144,8 @@ def _look_at(
 
 
 def data_kind(bot: Bot) -> str:
-    """The format of the bot's data file: configured, or by its ending; csv where neither says."""
-    if bot.data_format and bot.data_format.kind:
-        return bot.data_format.kind
-    ending = bot.data_file.suffix.lstrip(".").lower() if bot.data_file else ""
-    return ending if ending in FORMATS else "csv"
+    """The format of the bot's data file."""
+    return kind_of(bot.data_file, bot.data_format.kind if bot.data_format else "")
 
 
 def _look_at_data(bot: Bot, runtime: RuntimeLook, cursor: Cursor | None, now: datetime) -> Inspection | None:

@@ -312,8 +312,9 @@ def _plan_sentence(made: RestorePlan) -> str:
         source = f"the backup of {made.snapshot_at:%Y-%m-%d %H:%M:%SZ} ({age} old{passed})"
     return (
         f"{made.bot}'s data file is damaged ({found.rule}{row}: {found.text}) "
-        f"A restore from {source} would give {made.rows_expected} rows: {made.kept} from the backup, {made.salvaged} "
-        f"salvaged; {made.dropped} would be dropped.{_money_text(made.pnl_now, made.pnl_expected)}"
+        f"A restore from {source} would give {made.rows_expected} rows, where {made.rows_good} can be read now: "
+        f"{made.kept} from the backup, {made.salvaged} salvaged; {made.dropped} unreadable rows left out."
+        f"{_money_text(made.pnl_now, made.pnl_expected)}"
     )
 
 
@@ -326,8 +327,8 @@ def _money_text(before: Money | None, after: Money | None) -> str:
     if after is None:
         return ""
     now = {name: str(amount) for name, amount in before or ()}
-    parts = [f"{now.get(name, 'unknown')} -> {amount} {name}" for name, amount in after]
-    return f" Realised P&L: {', '.join(parts)}."
+    parts = [f"{now.get(name, 'unknown')} before, {amount} {name} after" for name, amount in after]
+    return f" Realised P&L of the readable rows: {'; '.join(parts)}."
 
 
 # --- kept plans --------------------------------------------------------------------------------------------------
@@ -594,8 +595,9 @@ def _proof_of(made: RestorePlan, file: _File, beside: Path, rebuilt: Rebuilt, as
         before, after = file.money(file.path), file.money(beside)
     origin = f"the backup of {made.snapshot_at:%Y-%m-%d %H:%M:%SZ}" if made.snapshot_at else "its own sound rows"
     sentence = (
-        f"{made.bot}'s data file was restored from {origin}: {rebuilt.damaged_good} -> {rebuilt.rows} rows "
-        f"({rebuilt.kept} kept, {rebuilt.salvaged} salvaged, {rebuilt.dropped} dropped).{_money_text(before, after)} "
+        f"{made.bot}'s data file was restored from {origin}: {rebuilt.rows} rows, where {rebuilt.damaged_good} could "
+        f"be read before ({rebuilt.kept} from the backup, {rebuilt.salvaged} salvaged; {rebuilt.dropped} unreadable rows "
+        f"left out).{_money_text(before, after)} "
         f"The damaged file is in quarantine."
     )
     return RestoreProof(
