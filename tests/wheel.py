@@ -84,11 +84,11 @@ def use(wheel: Path, scratch: Path) -> None:
     (home / "sleeper.sh").write_text("sleep 1000 & wait\n")
     try:
         done = json.loads(run(botkeep, "round", "--json", "--home", home, cwd=scratch))
-        assert [one["status"] for one in done["verdicts"]] == ["healthy"], done
+        assert [one["status"] for one in done["bots"]] == ["healthy"], done
         run(botkeep, "check", "--home", home, cwd=scratch)
     finally:
         run(botkeep, "stop", "sleeper", "--home", home, cwd=scratch)
-    assert "sleeper was restarted" in (home / "memory/bot-operations.md").read_text()
+    assert "sleeper was started" in (home / "memory/bot-operations.md").read_text()
     run(botkeep, "journal", "--verify", "--home", home, cwd=scratch)
 
 

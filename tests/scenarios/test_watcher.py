@@ -8,14 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from botkeep.model import EngineError
 from botkeep.runtimes import process
 from support import small_disk
-from support.bots import Lab, look, pid_of, start, stop, wait_for
+from support.bots import DEADLINE, Lab, look, pid_of, start, stop, wait_for
 
 PSS_LIMIT = 8_000_000
 """Bytes, mean over four: what the watchers of a small fleet may cost each."""
@@ -90,6 +93,25 @@ def test_a_log_is_rotated_three_are_kept_and_the_bot_writes_on_into_the_same_fil
     assert said[-1] - said[0] + 1 - len(said) <= 20 * len(rest)
     assert process.run_offset(bot) == 0
     stop(bot)
+
+
+def test_what_keeps_a_start_from_happening_is_named(lab: Lab) -> None:
+    torn = lab.target("torn", command=["sleep", "1\0 2"])
+    nowhere = lab.target("nowhere", command=["sleep", "1000.5"], config={"cwd": "no/such/folder"})
+    unlogged = lab.target("unlogged", command=["sleep", "1000.5"])
+    for bot, why in (
+        (torn, "NUL"),
+        (replace(unlogged, log_path=lab.home / "gone/bot.log"), "No such file or directory"),
+    ):
+        with pytest.raises(EngineError, match=f"{bot.name} could not be started: .*{why}"):
+            start(bot)
+    failed = process.start(nowhere, "e1", time.monotonic() + DEADLINE).exit
+    assert failed is not None
+    assert failed.failed_to_start == "the folder no/such/folder: No such file or directory"
+    watched = lab.target("watched", command=[])
+    with pytest.raises(EngineError, match="it can be watched, not started"):
+        start(watched)
+    wait_for(lambda: not lab.processes())
 
 
 FULL_DISK = """

@@ -596,8 +596,8 @@ def _proof_of(made: RestorePlan, file: _File, beside: Path, rebuilt: Rebuilt, as
     origin = f"the backup of {made.snapshot_at:%Y-%m-%d %H:%M:%SZ}" if made.snapshot_at else "its own sound rows"
     sentence = (
         f"{made.bot}'s data file was restored from {origin}: {rebuilt.rows} rows, where {rebuilt.damaged_good} could "
-        f"be read before ({rebuilt.kept} from the backup, {rebuilt.salvaged} salvaged; {rebuilt.dropped} unreadable rows "
-        f"left out).{_money_text(before, after)} "
+        f"be read before ({rebuilt.kept} from the backup, {rebuilt.salvaged} salvaged; {rebuilt.dropped} unreadable "
+        f"rows left out).{_money_text(before, after)} "
         f"The damaged file is in quarantine."
     )
     return RestoreProof(

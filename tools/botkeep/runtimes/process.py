@@ -190,12 +190,12 @@ def _still_held(target: Target) -> tuple[str, ...]:
     if lock.acquire(wait=ALONE_SECONDS):
         lock.release()
         return ()
-    return (_holders(lock),)
+    return (_holders(target),)
 
 
-def _holders(lock: Lock) -> str:
-    name = os.stat(lock.path)
-    pids = lock_holders({f"{name.st_dev}:{name.st_ino}"}) - {os.getpid()}
+def _holders(target: Target) -> str:
+    name = lock_name(target)
+    pids = lock_holders({name} if name else ()) - {os.getpid()}
     return f"{', '.join(f'pid {pid}' for pid in sorted(pids)) or 'a process that we may not see'} (it holds its lock)"
 
 
@@ -312,7 +312,7 @@ def _take_lock(target: Target, deadline: float) -> Lock:
     _require_alone(target)
     if lock.acquire(wait=max(0.0, min(LOCK_SECONDS, deadline - time.monotonic()))):
         return lock
-    raise EngineError(f"{target.name} was not started: {_holders(lock)} still lives. Stop it first.")
+    raise EngineError(f"{target.name} was not started: {_holders(target)} still lives. Stop it first.")
 
 
 def _require_alone(target: Target) -> None:
@@ -335,7 +335,7 @@ def _launch(target: Target, lock: Lock, entry: str, deadline: float) -> Started:
         raise EngineError(f"{target.name} could not be started: {error}.") from error
     record = read_record(target.run_dir)
     if record is None or record.generation != generation:
-        _abandon(target)
+        _abandon(target, generation)
         record = read_record(target.run_dir)
     if record is None or record.generation != generation:
         raise EngineError(f"{target.name} could not be started: {_why_not(target, code)}.")
@@ -381,13 +381,13 @@ def _run_launcher(target: Target, lock: Lock, generation: int, entry: str, deadl
     return done.returncode
 
 
-def _abandon(target: Target) -> None:
+def _abandon(target: Target, generation: int) -> None:
     """The launcher was killed or did not answer: its watcher must not start the bot behind our back."""
     until = time.monotonic() + KILL_SECONDS
     while (under_way := _watchers(target)) and time.monotonic() < until:
         record = read_record(target.run_dir)
-        if record and record.shim_pid in under_way:
-            return
+        if record and record.generation == generation:
+            return  # it was only late
         _signal_all(under_way, signal.SIGKILL)
         _wait_for_any(under_way, 0.05)
 
