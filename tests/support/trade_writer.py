@@ -35,6 +35,7 @@ def table(rows: int, start: int = 0) -> str:
 
 def main() -> None:
     mode, path = sys.argv[1], Path(sys.argv[2])
+    threading.excepthook = lambda _: os._exit(1)  # whoever waits for `ready` must see that it will not come
     if mode in ("append", "step"):
         _append(path)
     else:

@@ -62,6 +62,8 @@ CONFIRMED_LASTS = timedelta(seconds=60)
 COALESCE_WITHIN = timedelta(seconds=60)
 """A restart asked this soon after one that worked is the same wish, asked twice."""
 POLL_SECONDS = 0.2
+UNATTEMPTED = {"attempted": False}
+"""In an outcome: nothing was started, so that it does not count for the back-off."""
 HISTORY_REACHES = timedelta(days=8)
 
 
@@ -280,7 +282,7 @@ def _what_became_of(
         return Result.DONE, f"{name} was started (pid {mine.pid}) and is up, found at the next look.", {}
     if case.bench.ledger.cursor(case.bot.name, "launched") == {"entry": intent.id}:
         return Result.FAILED, f"{name} was started and is down again: {how_it_ended(ended)}.", {}
-    return Result.FAILED, f"{name}: a {action} was interrupted before it started anything.", {"attempted": False}
+    return Result.FAILED, f"{name}: a {action} was interrupted before it started anything.", UNATTEMPTED
 
 
 def _stop_mark(workspace: Workspace, bot: str) -> Path:
@@ -461,15 +463,18 @@ def _ask(case: _Case, verdict: Verdict, refusal: Permit) -> ActionReport:
 
 def _replace(case: _Case, intent: Entry, verdict: Verdict) -> ActionReport:
     """Stop all, prove none, start one, watch it."""
-    ended = case.runtime.look(case.target, ProcessTable.read()).exit
-    stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
+    try:
+        ended = case.runtime.look(case.target, ProcessTable.read()).exit
+        stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
+    except EngineError as error:
+        return case.finish(intent, Result.FAILED, f"{case.bot.name} was not started: {error}", data=UNATTEMPTED)
     if stopped.left:
         left = ", ".join(stopped.left)
         return case.finish(
             intent,
             Result.FAILED,
             f"{case.bot.name} was not started: {left} cannot be stopped.",
-            data={"attempted": False},
+            data=UNATTEMPTED,
         )
     was = _what_was(verdict, [one.pid for one in stopped.stopped], ended)
     return _start(case, intent, was, case.bench.playbooks.get(verdict.fault or Fault.BOT_NOT_RUNNING).policy)
@@ -512,16 +517,9 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
     began = time.monotonic()
     up_for, within = policy.verify.up_for.total_seconds(), policy.verify.within.total_seconds()
     while time.monotonic() - began < up_for:
-        seen = case.runtime.look(case.target, ProcessTable.read())
-        if not any(one.key == instance.key for one in seen.instances):
-            return case.finish(
-                intent, Result.FAILED, f"{name} was started and ended at once: {how_it_ended(seen.exit)}."
-            )
-        if len(seen.instances) > 1:
-            extra = next(one for one in seen.instances if one.key != instance.key)
-            return case.finish(
-                intent, Result.FAILED, f"{name} was started, and somebody started a second copy (pid {extra.pid})."
-            )
+        failure = _failed_since(case, instance)
+        if failure:
+            return case.finish(intent, Result.FAILED, failure)
         if time.monotonic() > case.deadline or time.monotonic() - began > within:
             sentence = f"{name} was started (pid {instance.pid}); {was}. Whether it stays up is seen at the next look."
             return case.report(Result.VERIFYING, sentence, entry=intent.id, pid=instance.pid)
@@ -530,6 +528,19 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
     sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}.{_asked_because(case)}"
     data = {"pid": instance.pid, "instance": instance.key}
     return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
+
+
+def _failed_since(case: _Case, instance: Instance) -> str | None:
+    """What went wrong with a start since it was made, if something did."""
+    name = case.bot.name
+    try:
+        seen = case.runtime.look(case.target, ProcessTable.read())
+    except EngineError:
+        return None  # nothing can be said now: the next look tries again, until this call must answer
+    if not any(one.key == instance.key for one in seen.instances):
+        return f"{name} was started and ended at once: {how_it_ended(seen.exit)}."
+    extra = next((one for one in seen.instances if one.key != instance.key), None)
+    return f"{name} was started, and somebody started a second copy (pid {extra.pid})." if extra else None
 
 
 def _asked_because(case: _Case) -> str:
@@ -543,7 +554,10 @@ def _asked_because(case: _Case) -> str:
 def _stop_all(case: _Case) -> tuple[Result, str]:
     name, why = case.bot.name, clean(case.reason).rstrip(".")
     grace = case.runtime.grace(case.target)
-    stopped = case.runtime.stop(case.target, grace, case.deadline)
+    try:
+        stopped = case.runtime.stop(case.target, grace, case.deadline)
+    except EngineError as error:
+        return Result.FAILED, f"{name} could not be stopped: {error}"
     if stopped.left:
         return Result.FAILED, f"{name} could not be stopped: {', '.join(stopped.left)} is left. A person has to end it."
     if not stopped.stopped:
@@ -586,8 +600,11 @@ def _restore_locked(case: _Case, plan_id: str) -> ActionReport:
         return _later(case, verdict)
     data = {**_intent_data(verdict, allowed, None), "plan": plan_id}
     intent = case.record(Kind.INTENT, clean(case.reason or plan.sentence), data=data)
-    running = case.runtime.look(case.target, ProcessTable.read()).instances
-    stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
+    try:
+        running = case.runtime.look(case.target, ProcessTable.read()).instances
+        stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
+    except EngineError as error:
+        return case.finish(intent, Result.FAILED, f"{case.bot.name}: nothing was restored: {error}")
     writers = open_writers(plan.path)
     if stopped.left or writers:
         left = ", ".join(stopped.left) or ", ".join(f"pid {pid}" for pid in writers)
