@@ -517,12 +517,14 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
     began = time.monotonic()
     up_for, within = policy.verify.up_for.total_seconds(), policy.verify.within.total_seconds()
     while time.monotonic() - began < up_for:
-        failure = _failed_since(case, instance)
+        try:
+            failure = _failed_since(case, instance)
+        except EngineError:
+            return _not_yet_proven(case, intent, instance, was)
         if failure:
             return case.finish(intent, Result.FAILED, failure)
         if time.monotonic() > case.deadline or time.monotonic() - began > within:
-            sentence = f"{name} was started (pid {instance.pid}); {was}. Whether it stays up is seen at the next look."
-            return case.report(Result.VERIFYING, sentence, entry=intent.id, pid=instance.pid)
+            return _not_yet_proven(case, intent, instance, was)
         time.sleep(POLL_SECONDS)
     verb = "restarted" if intent.data.get("after_fault") else "started"
     sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}.{_asked_because(case)}"
@@ -530,13 +532,15 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
     return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
 
 
+def _not_yet_proven(case: _Case, intent: Entry, instance: Instance, was: str) -> ActionReport:
+    """The intent stays open: the next look writes its outcome."""
+    sentence = f"{case.bot.name} was started (pid {instance.pid}); {was}. Whether it stays up is seen at the next look."
+    return case.report(Result.VERIFYING, sentence, entry=intent.id, pid=instance.pid)
+
+
 def _failed_since(case: _Case, instance: Instance) -> str | None:
-    """What went wrong with a start since it was made, if something did."""
-    name = case.bot.name
-    try:
-        seen = case.runtime.look(case.target, ProcessTable.read())
-    except EngineError:
-        return None  # nothing can be said now: the next look tries again, until this call must answer
+    """What went wrong with a start since it was made, if something did. Raises EngineError where nobody can say."""
+    name, seen = case.bot.name, case.runtime.look(case.target, ProcessTable.read())
     if not any(one.key == instance.key for one in seen.instances):
         return f"{name} was started and ended at once: {how_it_ended(seen.exit)}."
     extra = next((one for one in seen.instances if one.key != instance.key), None)
