@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from .model import (
     Result,
     Status,
     Verdict,
+    Wanted,
     iso,
     parse_iso,
 )
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 CALL_SECONDS = {Actor.ASSISTANT: 46.0, Actor.PERSON: 150.0, Actor.ROUND: 150.0}
 """Hosts cut a tool call at 60 s: a tool answers within 50 s. A command and a round may wait for a slow stop."""
 LOCK_SECONDS = 40.0
+LOOKING_TAKES = 5.0
+"""Seconds a waiter keeps to look at what the other caller did, and to say so."""
 STOPPING_TAKES = 4.0
 """Seconds on top of a bot's grace: to kill, to scan twice, to start, to write it down."""
 CONFIRMED_LASTS = timedelta(seconds=60)
@@ -81,14 +84,19 @@ class Bench:
     """What could not be read: a look goes on without it, and says so; an action does not."""
 
     def history(self, bot: str) -> History:
-        """What the ledger says about one bot; nothing if it cannot be read."""
-        now = self.clock()
-        since = now - HISTORY_REACHES
+        """What the ledger says about one bot, for a look: nothing if it cannot be read. No action rests on this."""
         try:
-            return past.history(self.ledger.entries(bot=bot, since=since), self.ledger.spans(bot, since=since), now)
+            return self.known_history(bot)
         except LedgerError as error:
             self._trouble(error)
             return History()
+
+    def known_history(self, bot: str) -> History:
+        """The same for an action. Raises LedgerError: without history there is no back-off, and no stop on purpose."""
+        now = self.clock()
+        since = now - HISTORY_REACHES
+        entries = self.ledger.entries(bot=bot, since=since)
+        return past.history(entries, self.ledger.spans(bot, since=since), now, self.ledger.last_wish(bot))
 
     def cursor(self, bot: str, name: str) -> dict[str, Any] | None:
         """Where the last look ended."""
@@ -147,9 +155,17 @@ class _Case:
 
 
 def restart(
-    bench: Bench, bot: Bot, reason: str, *, override: str | None = None, action: Action = Action.RESTART
+    bench: Bench,
+    bot: Bot,
+    reason: str,
+    *,
+    override: str | None = None,
+    action: Action = Action.RESTART,
+    only_for: Fault | None = None,
 ) -> ActionReport:
     """Stop every copy, prove that none is left, start one, watch it. `action` START leaves a running bot alone.
+
+    `only_for`: code came for this fault alone; it does nothing if that is gone when the bot's lock is held.
 
     Raises LedgerError if no intent can be recorded: then nothing was done.
     """
@@ -162,7 +178,7 @@ def restart(
         if not held:
             return _busy(case)
         _settle(case)
-        return _restart_locked(case, asked_at, override)
+        return _restart_locked(case, asked_at, override, only_for)
 
 
 def start(bench: Bench, bot: Bot, reason: str, *, override: str | None = None) -> ActionReport:
@@ -182,7 +198,7 @@ def stop(bench: Bench, bot: Bot, reason: str) -> ActionReport:
         try:
             _settle(case)
             intent = case.record(Kind.INTENT, clean(reason))
-        except LedgerError as error:
+        except (LedgerError, OSError) as error:
             return _stop_unrecorded(case, error)
         return _stop_recorded(case, intent)
 
@@ -216,7 +232,7 @@ def _locked(case: _Case) -> Iterator[bool]:
     """The bot's op.lock: one action at a time, whoever asks, from whatever program."""
     lock = Lock(case.target.run_dir / "op.lock")
     try:
-        yield lock.acquire(wait=LOCK_SECONDS)
+        yield lock.acquire(wait=max(1.0, min(LOCK_SECONDS, case.deadline - time.monotonic() - LOOKING_TAKES)))
     finally:
         lock.release()
 
@@ -290,6 +306,15 @@ def _stop_mark(workspace: Workspace, bot: str) -> Path:
     return workspace.run_dir(bot) / "unrecorded-stop"
 
 
+def prepare_stop_mark(workspace: Workspace, bot: str) -> None:
+    """Make it while there is room: every look does."""
+    mark = _stop_mark(workspace, bot)
+    with suppress(OSError):
+        if not mark.exists():
+            mark.parent.mkdir(mode=0o700, exist_ok=True)
+            mark.write_bytes(b"0")
+
+
 def stopped_without_ledger(workspace: Workspace, bot: str) -> bool:
     """Whether a stop waits to be recorded."""
     try:
@@ -300,10 +325,9 @@ def stopped_without_ledger(workspace: Workspace, bot: str) -> bool:
 
 def _record_stop_made_without_ledger(case: _Case) -> None:
     """A stop on a full disk is written down now, so that no round takes the bot for one that died."""
+    prepare_stop_mark(case.bench.fleet.workspace, case.bot.name)
     mark = _stop_mark(case.bench.fleet.workspace, case.bot.name)
-    if not mark.exists():
-        mark.write_bytes(b"0")
-    if mark.read_bytes() != b"1":
+    if not stopped_without_ledger(case.bench.fleet.workspace, case.bot.name):
         return
     intent = case.bench.journal.record(
         Kind.INTENT, at=case.bench.clock(), bot=case.bot.name, action=Action.STOP.value, actor=Actor.PERSON.value,
@@ -320,20 +344,23 @@ def _record_stop_made_without_ledger(case: _Case) -> None:
 # ---------------------------------------------------------------------------------------------------- examine
 
 
-def examine(bench: Bench, name: str, *, wait: bool = True) -> Verdict:
-    """Look and decide; suspect evidence takes its second look here, `apart` seconds later.
+def examine(bench: Bench, name: str, deadline: float) -> Verdict:
+    """Look and decide; suspect evidence takes its second look here, `apart` seconds later, if `deadline` allows.
 
-    A verdict that was confirmed less than a minute ago counts as the first look.
+    A verdict that was confirmed less than a minute ago counts as the first look. Raises LedgerError.
     """
     seen = bench.look(name)
-    past_ = bench.history(name)
+    past_ = bench.known_history(name)
     first = _recent_evidence(bench, name)
     verdict = decide(seen.observation, bench.playbooks, past_, bench.clock(), first) if first else None
     if verdict is None or not verdict.fault:
         verdict = decide(seen.observation, bench.playbooks, past_, bench.clock())
-    if verdict.confirmed or not wait or verdict.fault is None:
+    if verdict.confirmed or verdict.fault is None:
         return verdict
-    time.sleep(bench.playbooks.get(verdict.fault).policy.confirm.apart.total_seconds())
+    apart = bench.playbooks.get(verdict.fault).policy.confirm.apart.total_seconds()
+    if time.monotonic() + apart > deadline:
+        return verdict
+    time.sleep(apart)
     again = bench.look(name)
     return decide(again.observation, bench.playbooks, past_, bench.clock(), verdict.evidence)
 
@@ -353,30 +380,36 @@ def confirmed_cursor(verdict: Verdict) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- restart
 
 
-def _restart_locked(case: _Case, asked_at: int, override: str | None) -> ActionReport:
+def _restart_locked(case: _Case, asked_at: int, override: str | None, only_for: Fault | None) -> ActionReport:
     bench = case.bench
     seen = case.runtime.look(case.target, ProcessTable.read())
-    before = bench.history(case.bot.name)
+    before = bench.known_history(case.bot.name)
     already = _already(case, seen.instances, seen.generation != asked_at, before, override)
     if already:
         return already
-    verdict = examine(bench, case.bot.name)
+    verdict = examine(bench, case.bot.name, case.deadline)
+    if only_for and verdict.fault is not only_for:
+        return case.report(Result.COALESCED, f"{case.bot.name}: {only_for.value} is gone; nothing was done.")
+    if not verdict.confirmed:
+        return _later(case, verdict)
     allowed = permit(case.action, verdict, bench.playbooks, before, bench.clock(), override=override)
     if not allowed.allowed:
         return _ask(case, verdict, allowed) if allowed.needs_approval else _refused(case, allowed, verdict)
     if verdict.instance and _too_late(case):
         return _later(case, verdict)
-    data = {**_intent_data(verdict, allowed, override), "after_fault": _after_fault(verdict, before)}
+    ready = _with_environment(case)  # a missing env file must be found before the running copy is stopped
+    data = {**_intent_data(verdict, allowed, override), **_what_counts(verdict, before)}
     if not seen.instances and seen.exit and seen.exit.at:
         data["exit"] = {"key": seen.exit.key, "at": iso(seen.exit.at), "asked": seen.exit.asked}
     intent = case.record(Kind.INTENT, clean(case.reason), data=data)
-    return _replace(case, intent, verdict)
+    return _replace(replace(case, target=ready), intent, verdict)
 
 
-def _after_fault(verdict: Verdict, before: History) -> bool:
-    """Whether this restart counts for the back-off: not after a stop on purpose, and not a bot's very first start."""
-    known = bool(before.restarts) or any(span.up for span in before.spans)
-    return verdict.status is not Status.STOPPED and (known or verdict.instance is not None)
+def _what_counts(verdict: Verdict, before: History) -> dict[str, bool]:
+    """Whether this start counts as a failure for the back-off, or is no repetition of anything."""
+    known = bool(before.restarts) or any(span.up for span in before.spans) or verdict.instance is not None
+    fresh = verdict.instance is None and (verdict.status is Status.STOPPED or not known)
+    return {"after_fault": verdict.fault is not None and known, "fresh": fresh}
 
 
 def _too_late(case: _Case) -> bool:
@@ -385,11 +418,13 @@ def _too_late(case: _Case) -> bool:
 
 
 def _later(case: _Case, verdict: Verdict) -> ActionReport:
-    case.bench.ledger.set_cursor(case.bot.name, "confirmed", confirmed_cursor(verdict))
-    sentence = (
-        f"{case.bot.name}: {verdict.sentence.rstrip('.')}. That is confirmed, but this call has too little time left "
-        f"to stop it gracefully; nothing was done. Ask again at once: the next call acts without a second look."
-    )
+    """Nothing was done, for want of time in this call; a confirmed verdict is kept for the next one."""
+    if verdict.confirmed:
+        case.bench.ledger.set_cursor(case.bot.name, "confirmed", confirmed_cursor(verdict))
+        why = "That is confirmed, but this call has too little time left to stop it gracefully"
+    else:
+        why = "That is suspected only, and this call has too little time left for the second look"
+    sentence = f"{case.bot.name}: {verdict.sentence.rstrip('.')}. {why}; nothing was done. Ask again at once."
     return case.report(Result.BUSY, sentence, fault=verdict.fault, playbook=verdict.fault)
 
 
@@ -409,34 +444,54 @@ def _already(
     case: _Case, instances: Sequence[Instance], newer: bool, before: History, override: str | None
 ) -> ActionReport | None:
     """Nothing to do: it was started while we waited, or just now, or `start` finds it running."""
-    if len(instances) != 1 or not instances[0].pid:
+    if not instances:
         return None
-    one = instances[0]
+    one, name = instances[0], case.bot.name
+    if case.action is Action.START and len(instances) > 1:
+        text = f"{name} runs {len(instances)} times; a start does not help. `restart` brings it back to one."
+        return case.report(Result.REFUSED, text, until="its copies are one again", fault=Fault.BOT_DUPLICATED)
+    if len(instances) > 1:
+        return None
     if case.action is Action.START and not newer:
-        return case.report(
-            Result.COALESCED, f"{case.bot.name} runs already (pid {one.pid}); nothing was done.", pid=one.pid
-        )
+        _want_up(case, before)
+        return case.report(Result.COALESCED, f"{name} runs already (pid {one.pid}); nothing was done.", pid=one.pid)
     last = before.restarts[-1] if before.restarts else None
     just_now = last is not None and last.entry == one.entry and case.bench.clock() - last.at < COALESCE_WITHIN
-    if not newer and (override or not just_now or one.state == "frozen"):
+    insists = override or case.bench.actor is Actor.PERSON
+    if not newer and (insists or not just_now or one.state == "frozen"):
         return None
-    who = one.entry or "another caller"
-    sentence = f"{case.bot.name} was started by {who} meanwhile (pid {one.pid}); nothing more was done."
+    when = "meanwhile" if newer else "within the last minute"
+    sentence = f"{name} was started {when} (pid {one.pid}, {one.entry or 'by another caller'}); nothing more was done."
     return case.report(Result.COALESCED, sentence, entry=one.entry, pid=one.pid)
+
+
+def _want_up(case: _Case, before: History) -> None:
+    """A start that finds the bot running still says what is wanted: it must not be left down when it dies."""
+    if before.wanted is Wanted.DOWN:
+        intent = case.record(Kind.INTENT, clean(case.reason), data=UNATTEMPTED)
+        case.finish(intent, Result.DONE, f"{case.bot.name} runs already and is wanted up again.", data=UNATTEMPTED)
 
 
 def _refused(case: _Case, refusal: Permit, verdict: Verdict | None = None) -> ActionReport:
     earliest = f" Earliest: {clock(refusal.earliest)}." if refusal.earliest else ""
     until = f" Not before {refusal.until}." if refusal.until else ""
-    what = {Action.START: "started", Action.RESTART: "restarted", Action.RESTORE: "restored"}[case.action]
+    what = _DONE_TO_IT[case.action]
     return case.report(
         Result.REFUSED,
-        f"{case.bot.name} was not {what}: {refusal.reason.rstrip('.')}.{earliest}{until}",
+        f"{case.bot.name} was not {what}: {refusal.reason.rstrip('.')}.{earliest}{until}{_may_override(case)}",
         earliest=refusal.earliest,
         until=refusal.until,
         fault=verdict.fault if verdict else None,
         playbook=refusal.playbook,
     )
+
+
+_DONE_TO_IT = {Action.START: "started", Action.RESTART: "restarted", Action.RESTORE: "restored"}
+
+
+def _may_override(case: _Case) -> str:
+    person = case.bench.actor is Actor.PERSON and case.action is not Action.RESTORE
+    return " You can lift this with --override REASON." if person else ""
 
 
 def _ask(case: _Case, verdict: Verdict, refusal: Permit) -> ActionReport:
@@ -450,11 +505,12 @@ def _ask(case: _Case, verdict: Verdict, refusal: Permit) -> ActionReport:
     ]
     entry = next((one for one in same if one.id not in answered), None)
     if entry is None:
-        text = f"{case.bot.name}: may it be {case.action}ed? {verdict.sentence} Approve with: botkeep approve ID"
+        what = _DONE_TO_IT[case.action]
+        text = f"{case.bot.name}: may it be {what}? {verdict.sentence} (`botkeep approve` with the id of this entry.)"
         entry = case.record(Kind.ASK, text, data={"fault": fault})
     sentence = (
-        f"{case.bot.name} was not {case.action}ed: {refusal.reason}. "
-        f"A person approves it with `botkeep approve {entry.id}` within the hour; then ask again."
+        f"{case.bot.name} was not {_DONE_TO_IT[case.action]}: {refusal.reason}. A person approves it with "
+        f"`botkeep approve {entry.id}` within the hour; then ask again.{_may_override(case)}"
     )
     return case.report(
         Result.ASKED, sentence, approval=entry.id, fault=verdict.fault, playbook=refusal.playbook, until=refusal.until
@@ -463,6 +519,7 @@ def _ask(case: _Case, verdict: Verdict, refusal: Permit) -> ActionReport:
 
 def _replace(case: _Case, intent: Entry, verdict: Verdict) -> ActionReport:
     """Stop all, prove none, start one, watch it."""
+    case.bench.ledger.set_cursor(case.bot.name, "launched", {"entry": ""})  # no ledger, no stop either
     try:
         ended = case.runtime.look(case.target, ProcessTable.read()).exit
         stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
@@ -492,7 +549,7 @@ def _start(case: _Case, intent: Entry, was: str, policy: Policy) -> ActionReport
     name = case.bot.name
     case.bench.ledger.set_cursor(name, "launched", {"entry": intent.id})
     try:
-        started = case.runtime.start(_with_environment(case), intent.id, case.deadline)
+        started = case.runtime.start(case.target, intent.id, case.deadline)
     except BotkeepError as error:
         return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data={"attempted": True})
     if started.instance is None:
@@ -502,8 +559,6 @@ def _start(case: _Case, intent: Entry, was: str, policy: Policy) -> ActionReport
 
 def _with_environment(case: _Case) -> Target:
     """The bot's keys, read at the last moment and never kept."""
-    from dataclasses import replace
-
     config = case.target.config
     environment = dict(config.env)
     if config.env_file:
@@ -527,7 +582,7 @@ def _verify(case: _Case, intent: Entry, instance: Instance, was: str, policy: Po
             return _not_yet_proven(case, intent, instance, was)
         time.sleep(POLL_SECONDS)
     verb = "restarted" if intent.data.get("after_fault") else "started"
-    sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}.{_asked_because(case)}"
+    sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}.{_why(case, intent)}"
     data = {"pid": instance.pid, "instance": instance.key}
     return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
 
@@ -547,9 +602,10 @@ def _failed_since(case: _Case, instance: Instance) -> str | None:
     return f"{name} was started, and somebody started a second copy (pid {extra.pid})." if extra else None
 
 
-def _asked_because(case: _Case) -> str:
+def _why(case: _Case, intent: Entry) -> str:
     """The reason, for the journal's readers; a round's reason is the fault, which the sentence has already."""
-    return "" if case.bench.actor is Actor.ROUND else f" Asked: {clean(case.reason).rstrip('.')}."
+    override = f" A person overrode the playbook: {intent.data['override']}." if "override" in intent.data else ""
+    return "" if case.bench.actor is Actor.ROUND else f" Reason: {clean(case.reason).rstrip('.')}.{override}"
 
 
 # ---------------------------------------------------------------------------------------------------- stop
@@ -579,12 +635,14 @@ def _stop_recorded(case: _Case, intent: Entry) -> ActionReport:
         return case.report(result, f"{sentence} The outcome could not be recorded yet: {error}", entry=intent.id)
 
 
-def _stop_unrecorded(case: _Case, error: LedgerError) -> ActionReport:
+def _stop_unrecorded(case: _Case, error: Exception) -> ActionReport:
     result, sentence = _stop_all(case)
     mark = _stop_mark(case.bench.fleet.workspace, case.bot.name)
-    if mark.exists():
+    try:
         with mark.open("r+b") as file:
             file.write(b"1")  # one byte in place: needs no space on the full disk
+    except OSError:
+        sentence += " That it was stopped on purpose could not be noted: a later round may start it again."
     return case.report(result, f"{sentence} It is not recorded yet: {error}")
 
 
@@ -596,12 +654,20 @@ def _restore_locked(case: _Case, plan_id: str) -> ActionReport:
 
     bench, workspace = case.bench, case.bench.fleet.workspace
     plan = load_plan(workspace, case.bot, plan_id, bench.clock())
-    verdict = examine(bench, case.bot.name)
-    allowed = permit(case.action, verdict, bench.playbooks, bench.history(case.bot.name), bench.clock())
+    verdict = examine(bench, case.bot.name, case.deadline)
+    if not verdict.confirmed:
+        return _later(case, verdict)
+    person = "a person carries out the plan" if bench.actor is Actor.PERSON else None
+    allowed = permit(
+        case.action, verdict, bench.playbooks, bench.known_history(case.bot.name), bench.clock(), override=person,
+        can_restart=case.bot.runtime is not None or verdict.instance is None,
+    )  # fmt: skip
     if not allowed.allowed:
         return _ask(case, verdict, allowed) if allowed.needs_approval else _refused(case, allowed, verdict)
     if verdict.instance and _too_late(case):
         return _later(case, verdict)
+    if case.bot.runtime is not None:
+        case = replace(case, target=_with_environment(case))
     data = {**_intent_data(verdict, allowed, None), "plan": plan_id}
     intent = case.record(Kind.INTENT, clean(case.reason or plan.sentence), data=data)
     try:
@@ -626,21 +692,33 @@ def _after_restore(
 ) -> ActionReport:
     """Start it again where that can help; the proof is in the outcome either way."""
     data = proof.as_data()
-    bench = case.bench
-    wanted_down = verdict.status is Status.STOPPED or (verdict.wanted == "down" and not was_running)
-    rest = tuple(fault for fault in verdict.faults if "restore_data" not in bench.playbooks.get(fault).policy.actions)
-    blocked = next((fault for fault in rest if "restart_bot" not in bench.playbooks.get(fault).policy.actions), None)
-    if case.bot.runtime is None or wanted_down or blocked:
-        why = f"its fault {blocked.value} forbids a start" if blocked else "it was not running on purpose"
-        if case.bot.runtime is None:
-            why = "it has no runtime, so start it yourself"
-        return case.finish(intent, Result.DONE, f"{proof.sentence} It was not started: {why}.", data=data)
+    why_not = _why_no_start(case, verdict, was_running=was_running)
+    if why_not:
+        return case.finish(intent, Result.DONE, f"{proof.sentence} It was not started: {why_not}", data=data)
+    data["started"] = True
     try:
-        started = case.runtime.start(_with_environment(case), intent.id, case.deadline)
-    except EngineError as error:
+        started = case.runtime.start(case.target, intent.id, case.deadline)
+    except BotkeepError as error:
         return case.finish(intent, Result.DONE, f"{proof.sentence} It was not started: {error}", data=data)
     if started.instance is None:
         text = f"{proof.sentence} It could not be started: {how_it_ended(started.exit)}."
         return case.finish(intent, Result.DONE, text, data=data)
+    data["instance"] = started.instance.key
     text = f"{proof.sentence} It runs again (pid {started.instance.pid})."
     return case.finish(intent, Result.DONE, text, data=data, pid=started.instance.pid)
+
+
+def _why_no_start(case: _Case, verdict: Verdict, *, was_running: bool) -> str:
+    """Why the restored bot stays down: nobody wants it up, or a fault that a restore does not mend forbids it."""
+    if case.bot.runtime is None:
+        return "it has no runtime, so start it yourself."
+    if verdict.status is Status.STOPPED or (verdict.wanted is Wanted.DOWN and not was_running):
+        return "it is stopped on purpose."
+    if was_running:
+        return ""  # it was up until we stopped it
+    bench = case.bench
+    rest = tuple(one for one in verdict.faults if "restore_data" not in bench.playbooks.get(one).policy.actions)
+    left = replace(verdict, fault=rest[0] if rest else None, others=rest[1:])
+    allowed = permit(Action.RESTART, left, bench.playbooks, bench.known_history(case.bot.name), bench.clock())
+    earliest = f" Earliest: {clock(allowed.earliest)}." if allowed.earliest else ""
+    return "" if allowed.allowed else f"{allowed.reason.rstrip('.')}.{earliest}"

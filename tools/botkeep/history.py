@@ -11,16 +11,22 @@ from .model import Action, Actor, Approval, History, Restart, Span, Verdict, Wan
 STARTING_ACTIONS = frozenset({Action.START, Action.RESTART})
 APPROVAL_LASTS = timedelta(hours=1)
 """A person approves what stands now, not whatever may stand tomorrow."""
+CLOCK_TRUST = timedelta(hours=2)
+"""An entry this far in the future was written by a clock that was wrong; nearer ones may be a step of NTP."""
 
 
-def history(entries: Sequence[Entry], spans: Sequence[Span], now: datetime) -> History:
-    """What the ledger's entries of one bot (oldest first) and its spans say, as `decide` and `permit` need it."""
+def history(entries: Sequence[Entry], spans: Sequence[Span], now: datetime, wish: Entry | None = None) -> History:
+    """What the ledger's entries of one bot (oldest first) and its spans say, as `decide` and `permit` need it.
+
+    `wish`: the newest intent that says whether the bot is wanted up or down, where the entries do not reach back to it.
+    """
     outcomes = {entry.ref: entry for entry in entries if entry.kind is Kind.OUTCOME and entry.ref}
-    wanted, wanted_by = _wanted(entries)
+    wanted, wanted_by = _wanted([wish, *entries] if wish else entries)
     return History(
         wanted=wanted,
         wanted_by=wanted_by,
-        restarts=tuple(_restarts(entries, outcomes)),
+        restarts=tuple(_restarts(entries, outcomes, now)),
+        restores=tuple(_attempts(entries, outcomes, frozenset({Action.RESTORE}), now)),
         spans=tuple(spans),
         approvals=_open_approvals(entries, now),
     )
@@ -47,20 +53,33 @@ def clock(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%MZ")
 
 
-def _restarts(entries: Sequence[Entry], outcomes: Mapping[str, Entry]) -> Iterable[Restart]:
-    """Starts that were made or are being made; one that was interrupted before it started anything is none."""
+def _restarts(entries: Sequence[Entry], outcomes: Mapping[str, Entry], now: datetime) -> Iterable[Restart]:
+    """Starts that were made or are being made, and those that a restore made at its end."""
+    restored = {entry.id for entry in entries if entry.action == Action.RESTORE}
+    started = {ref for ref, one in outcomes.items() if one.data.get("started")}
+    for one in _attempts(entries, outcomes, STARTING_ACTIONS | {Action.RESTORE}, now):
+        if one.entry not in restored or one.entry in started:
+            yield one
+
+
+def _attempts(
+    entries: Sequence[Entry], outcomes: Mapping[str, Entry], actions: frozenset[Action], now: datetime
+) -> Iterable[Restart]:
+    """Actions that were begun; one that was interrupted before it did anything is none."""
     for entry in entries:
-        if entry.kind is not Kind.INTENT or entry.action not in STARTING_ACTIONS:
+        if entry.kind is not Kind.INTENT or entry.action not in actions:
             continue
         outcome = outcomes.get(entry.id)
         if outcome is not None and outcome.data.get("attempted") is False:
             continue
         yield Restart(
-            at=entry.at,
+            # Written while the clock was far ahead: when it was is not known, only that it is over.
+            at=entry.at if entry.at <= now + CLOCK_TRUST else now - CLOCK_TRUST,
             entry=entry.id,
             actor=Actor(entry.actor),
             after_fault=bool(entry.data.get("after_fault", True)),
             ok=None if outcome is None else outcome.result == "done",
+            fresh=bool(entry.data.get("fresh")),
         )
 
 
@@ -76,13 +95,12 @@ def _open_approvals(entries: Sequence[Entry], now: datetime) -> tuple[Approval, 
     )
 
 
-def failures_in_a_row(past: History, reset_after: timedelta, now: datetime) -> list[Restart]:
-    """The restarts after faults since the bot last stayed up for `reset_after`, oldest first."""
-    counted = [one for one in past.restarts if one.after_fault]
+def in_a_row(counted: Sequence[Restart], spans: Sequence[Span], reset_after: timedelta, now: datetime) -> list[Restart]:
+    """Those of these restarts (oldest first) since which the bot did not stay up for `reset_after`."""
     ends = [*(one.at for one in counted[1:]), now]
     streak: list[Restart] = []
     for restart, end in reversed(list(zip(counted, ends, strict=False))):
-        if up_between(past.spans, restart.at, end) >= reset_after:
+        if up_between(spans, restart.at, end) >= reset_after:
             break
         streak.insert(0, restart)
     return streak

@@ -52,6 +52,15 @@ class _Look:
     def alive(self) -> bool:
         return bool(self.seen.runtime.instances)
 
+    @property
+    def ended(self) -> Exit | None:
+        """How the run that is missing now ended. An exit after which another copy was seen up is of an older run."""
+        ended = self.seen.runtime.exit
+        if ended is None or ended.at is None:
+            return ended
+        later = (one for one in self.history.spans if one.up and one.instance != ended.key and one.last > ended.at)
+        return None if next(later, None) else ended
+
 
 def decide(
     seen: Observation,
@@ -70,7 +79,9 @@ def decide(
     if unknown:
         return _verdict(look, Status.UNKNOWN, unknown)
     if past.wanted is Wanted.DOWN and not look.alive:
-        return _verdict(look, Status.STOPPED, f"{seen.bot} is stopped on purpose ({past.wanted_by}).")
+        damaged = next((one.text for one in _data(look)), "")
+        sentence = f"{seen.bot} is stopped on purpose ({past.wanted_by}). {damaged}".rstrip()
+        return _verdict(look, Status.STOPPED, sentence)
     evidence = _sorted(_evidence(look))
     if first is not None:
         known = {(one.fault, one.rule, one.key) for one in first}
@@ -99,7 +110,8 @@ def _unknown(look: _Look) -> str | None:
         return f"{seen.bot} cannot be looked at: {seen.config_error}"
     if seen.runtime.error:
         return f"{seen.bot} cannot be looked at: {seen.runtime.error}"
-    if seen.data and seen.data.verdict is DataVerdict.UNREADABLE:
+    sure_of_the_bot = len(seen.runtime.instances) == 1 or look.history.wanted is Wanted.DOWN
+    if seen.data and seen.data.verdict is DataVerdict.UNREADABLE and sure_of_the_bot:
         found = seen.data.findings[0].text if seen.data.findings else "it cannot be read."
         return f"{seen.bot} {'runs' if look.alive else 'does not run'}, but its data file says nothing: {found}"
     return None
@@ -153,7 +165,7 @@ def _faulty(look: _Look, evidence: Sequence[Evidence], *, confirmed: bool) -> Ve
 
 def _down_since(look: _Look) -> datetime:
     """When it went down: the recorded exit, a hung bot's last sign of life, else the first look that found it down."""
-    ended = look.seen.runtime.exit
+    ended = look.ended
     if not look.alive and ended and ended.at:
         return ended.at
     signs = [one.at for one in look.seen.progress if one.at]
@@ -252,7 +264,7 @@ def _disk(look: _Look) -> Iterable[Evidence]:
 
 def _data(look: _Look) -> Iterable[Evidence]:
     data = look.seen.data
-    if data is None or data.verdict in (DataVerdict.OK, DataVerdict.PENDING, DataVerdict.REPLACED):
+    if data is None or data.verdict not in (DataVerdict.CORRUPT, DataVerdict.SUSPECT, DataVerdict.MISSING):
         return
     if data.verdict is DataVerdict.MISSING and not data.findings:
         return  # never seen: a bot that has not traded yet has no file
@@ -276,7 +288,7 @@ def _damage_key(data: Inspection, finding: Finding) -> str:
 def _down(look: _Look) -> Iterable[Evidence]:
     if look.alive:
         return
-    bot, ended = look.seen.bot, look.seen.runtime.exit
+    bot, ended = look.seen.bot, look.ended
     if ended is not None and ended.out_of_memory:
         text = f"{bot} was killed by the kernel for lack of memory{_peak(ended)}."
         yield Evidence(Fault.OUT_OF_MEMORY, "kernel", True, text)

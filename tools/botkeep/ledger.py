@@ -219,6 +219,17 @@ class Ledger:
         sql = f"SELECT * FROM entries WHERE seq IN (SELECT seq FROM open_intents {where}) ORDER BY seq"  # noqa: S608
         return self._entries(sql, *([] if bot is None else [bot]))
 
+    def last_wish(self, bot: str) -> Entry | None:
+        """The newest intent to stop, start or restart that was not a round's: what the bot is wanted to be.
+
+        However old it is: a bot that was stopped for a long holiday is not one that died.
+        """
+        sql = (
+            "SELECT * FROM entries WHERE bot = ? AND kind = 'intent' AND (action = 'stop' "
+            "OR (action IN ('start', 'restart') AND actor <> 'round')) ORDER BY seq DESC LIMIT 1"
+        )
+        return next(iter(self._entries(sql, bot)), None)
+
     def answered_at(self, ids: Iterable[str]) -> dict[str, datetime]:
         """When the first outcome of each of these intents was recorded; an intent without one is left out."""
         sql = (

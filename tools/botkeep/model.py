@@ -301,6 +301,8 @@ class Restart:
     """False: it followed a stop on purpose, so it does not count for the back-off."""
     ok: bool | None
     """None: no outcome yet."""
+    fresh: bool = False
+    """A very first start, or one after a stop on purpose: no repetition of anything."""
 
 
 @dataclass(frozen=True)
@@ -333,6 +335,9 @@ class History:
     wanted_by: str = ""
     """One phrase: who stopped or started it, and when."""
     restarts: tuple[Restart, ...] = ()
+    """Starts that were made, those after a restore among them."""
+    restores: tuple[Restart, ...] = ()
+    """Restores that were made: they have the same caps."""
     spans: tuple[Span, ...] = ()
     approvals: tuple[Approval, ...] = ()
     """Given by a person, not yet used."""

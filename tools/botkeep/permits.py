@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from .history import clock, failures_in_a_row
+from .history import clock, in_a_row
 from .judge import length
-from .model import Action, CauseClass, Fault, History, Permit, Status, Verdict
+from .model import Action, CauseClass, Fault, History, Permit, Restart, Status, Verdict
 from .playbooks import Playbooks, Policy
 
 TOOL_OF = {Action.START: "restart_bot", Action.RESTART: "restart_bot", Action.RESTORE: "restore_data"}
@@ -40,7 +41,17 @@ def permit(
         return Permit(False, verdict.sentence, None, "that is mended", playbook=name)
     if override:
         return Permit(True, f"overridden by a person: {override}", playbook=name)
-    return _forbidden(action, verdict, playbooks, now) or _limits(action, fault, playbooks.get(fault).policy, past, now)
+    forbidden = _forbidden(action, verdict, playbooks, now)
+    return forbidden or _limits(action, fault, playbooks.get(fault).policy, _counted(action, verdict, past), past, now)
+
+
+def _counted(action: Action, verdict: Verdict, past: History) -> list[Restart]:
+    """What the back-off counts: restarts after faults; for a bot that is well every repetition; for restores those."""
+    if action is Action.RESTORE:
+        return list(past.restores)
+    if verdict.status is Status.STOPPED:
+        return []  # it did not fail: whoever stopped it may start it
+    return [one for one in past.restarts if one.after_fault or (verdict.fault is None and not one.fresh)]
 
 
 def _governing(action: Action, verdict: Verdict) -> Fault:
@@ -96,40 +107,40 @@ def _wait_ends(fault: Fault, verdict: Verdict, playbooks: Playbooks) -> datetime
     return max(ends, default=None)
 
 
-def _limits(action: Action, fault: Fault, policy: Policy, past: History, now: datetime) -> Permit:
+def _limits(
+    action: Action, fault: Fault, policy: Policy, counted: Sequence[Restart], past: History, now: datetime
+) -> Permit:
     """Mode, daily cap and back-off of the governing playbook."""
     approved = next((one for one in past.approvals if (one.action, one.fault) == (action, fault)), None)
     if policy.mode == "ask" and not approved:
         reason = f"the playbook {fault.value} asks a person first"
         return Permit(False, reason, None, "a person approves it", needs_approval=True, playbook=fault.value)
-    if action is Action.RESTORE:
-        return Permit(True, "its playbook allows it", playbook=fault.value)
-    refusal = _over_cap(fault, policy, past, now) or (None if approved else _backing_off(fault, policy, past, now))
+    made = past.restores if action is Action.RESTORE else past.restarts
+    refusal = _over_cap(fault, policy, made, now)
+    if not refusal and not approved:
+        refusal = _backing_off(fault, policy, in_a_row(counted, past.spans, policy.reset_after, now), now)
     if refusal:
         return refusal
     return Permit(True, "its playbook allows it", approval=approved.id if approved else "", playbook=fault.value)
 
 
-def _over_cap(fault: Fault, policy: Policy, past: History, now: datetime) -> Permit | None:
-    today = [one.at for one in past.restarts if now - one.at < DAY]
+def _over_cap(fault: Fault, policy: Policy, made: Sequence[Restart], now: datetime) -> Permit | None:
+    today = [one.at for one in made if now - one.at < DAY]
     if len(today) < policy.max_per_day:
         return None
     earliest = sorted(today)[-policy.max_per_day] + DAY
     reason = (
-        f"it was started {times(len(today))} within 24 hours, and max_per_day of {fault.value} is {policy.max_per_day}"
+        f"that was done {times(len(today))} within 24 hours, and max_per_day of {fault.value} is {policy.max_per_day}"
     )
     return Permit(False, reason, earliest, playbook=fault.value)
 
 
-def _backing_off(fault: Fault, policy: Policy, past: History, now: datetime) -> Permit | None:
+def _backing_off(fault: Fault, policy: Policy, streak: Sequence[Restart], now: datetime) -> Permit | None:
     """Before the 1st, 2nd, ... restart of a streak wait `backoff[0]`, `backoff[1]`, ...; after the last, a person."""
-    streak = failures_in_a_row(past, policy.reset_after, now)
     if not streak:
         return None
     if len(streak) >= len(policy.backoff):
-        reason = (
-            f"it was restarted {times(len(streak))} and did not stay up; {fault.value} allows no further automatic one"
-        )
+        reason = f"that was done {times(len(streak))} and did not last; {fault.value} allows no further automatic one"
         until = (
             f"a person runs `botkeep restart NAME --override REASON`, or it stays up for {length(policy.reset_after)}"
         )
@@ -137,7 +148,7 @@ def _backing_off(fault: Fault, policy: Policy, past: History, now: datetime) -> 
     earliest = streak[-1].at + policy.backoff[len(streak)]
     if earliest <= now:
         return None
-    reason = f"it was restarted {times(len(streak))}, last at {clock(streak[-1].at)}, and has to back off"
+    reason = f"that was done {times(len(streak))}, last at {clock(streak[-1].at)}, and has to back off"
     return Permit(False, reason, earliest, playbook=fault.value)
 
 

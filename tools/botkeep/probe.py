@@ -90,7 +90,7 @@ def _ask_runtime(bot: Bot, target: Target, table: ProcessTable) -> RuntimeLook:
         return RuntimeLook(error="neither process_name nor runtime is configured, so nothing says how to find it.")
     try:
         return runtime_of(bot).look(target, table)
-    except EngineError as error:
+    except (EngineError, OSError) as error:
         return RuntimeLook(error=str(error))
 
 
@@ -124,8 +124,11 @@ def _look_at(
     if entry.bot is None:
         return Seen(Observation(bot=entry.name, at=now, config_error=entry.problem or "its entry is broken"))
     bot, target, runtime = entry.bot, known[entry.name], runtimes[entry.name]
-    data = _look_at_data(bot, runtime, cursor(bot.name, "data"), now)
-    log = _look_at_log(bot, target, runtime, cursor(bot.name, "log"), now)
+    try:
+        data = _look_at_data(bot, runtime, cursor(bot.name, "data"), now)
+        log = _look_at_log(bot, target, runtime, cursor(bot.name, "log"), now)
+    except OSError as error:  # a disk that fails under one bot's files is that bot's verdict
+        return Seen(Observation(bot=bot.name, at=now, runtime=RuntimeLook(error=f"its files cannot be read: {error}.")))
     signs = progress.measure(log=log, tempo=data.tempo if data else None, configured=bot.progress, now=now)
     observation = Observation(
         bot=bot.name,

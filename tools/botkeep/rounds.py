@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import act, alerts, diagnose, probe
 from . import history as past
 from .config import Bot, Fleet, load_fleet
+from .durable import Lock
 from .formats import FORMATS
 from .journal import Journal
 from .judge import decide
@@ -59,6 +60,9 @@ UNSEEN_AFTER = 2.5
 STATUS_ORDER = {Status.FAULTY: 0, Status.UNKNOWN: 1, Status.STOPPED: 2, Status.HEALTHY: 3}
 SHORTEST_GAP = timedelta(minutes=12, seconds=30)
 """A five-minute cron may skip one look before the time between counts as unknown, whatever the bot's own interval."""
+ALERTS_WAIT = 5.0
+"""Seconds to wait for another round that is telling people right now."""
+BACKUP_TAKES = timedelta(minutes=30)
 MAX_NOTE = 1000
 
 
@@ -324,9 +328,9 @@ class Desk:
             kept = backups.back_up(
                 bot, store, format=reader, options=bot.format_options(), now=self.clock(), head=self.ledger.head()
             )
-        except BotkeepError as error:
+            backups.prune(store, bot.name, self.clock())
+        except (BotkeepError, OSError) as error:
             return ActionReport(bot.name, Action.BACKUP, Result.FAILED, f"{bot.name} was not backed up: {error}")
-        backups.prune(store, bot.name, self.clock())
         return ActionReport(bot.name, Action.BACKUP, Result.DONE, kept.sentence, data=kept.as_data())
 
     def note(self, text: str, bot: str | None = None) -> Entry:
@@ -375,7 +379,7 @@ class Desk:
             touched = [one.bot for one in actions]
             verdicts = _merged(verdicts, self._verdicts(bench, touched, confirm=False))
         found, missed = self._due(bench)
-        kept, text = self._run([one.task for one in found], missed)
+        kept, text = self._run(bench, [one.task for one in found], missed)
         problems = (*self._problems(bench), *self.journal.sync(self.clock()))
         return RoundReport(
             self.clock(), _unhealthy_first(verdicts), actions, told, found, missed, tuple(kept), text, problems
@@ -393,75 +397,120 @@ class Desk:
             bench.troubles.append(str(error))
             return (), ()
         found, missed = due(tasks, {task: parse_iso(at) for task, at in ran.items()}, now, zone)
-        with suppress(LedgerError):  # then they are due again at the next round
-            self.ledger.set_cursor("", "schedule", {**ran, **{one.task: iso(now) for one in found}})
-        return found, missed
+        return found, tuple(one for one in missed if one.task in ran)
 
-    def _run(self, tasks: Sequence[str], missed: Sequence[Missed]) -> tuple[list[ActionReport], str]:
+    def _ran(self, bench: act.Bench, task: str) -> None:
+        """Written down after it ran: what failed is due again at the next round."""
+        try:
+            ran = self.ledger.cursor("", "schedule") or {}
+            self.ledger.set_cursor("", "schedule", {**ran, task: iso(self.clock())})
+        except LedgerError as error:
+            bench.troubles.append(str(error))
+
+    def _run(self, bench: act.Bench, tasks: Sequence[str], missed: Sequence[Missed]) -> tuple[list[ActionReport], str]:
         """Backups and the report, where they are due; the health check is the round itself."""
+        kept: list[ActionReport] = []
+        text = ""
+        for task in tasks:
+            try:
+                if task == "bot_backup" and any(bot.data_file for bot in bench.fleet.bots):
+                    kept = self.back_up()
+                if task == "bot_morning_report":
+                    text = self._morning(missed)
+            except (BotkeepError, OSError) as error:
+                bench.troubles.append(f"{task} failed: {error}")
+                continue
+            self._ran(bench, task)
+        return kept, text
+
+    def _morning(self, missed: Sequence[Missed]) -> str:
         from . import report
 
-        kept: list[ActionReport] = []
-        if "bot_backup" in tasks and any(bot.data_file for bot in load_fleet(self.workspace).bots):
-            kept = self.back_up()
-        if "bot_morning_report" not in tasks:
-            return kept, ""
-        return kept, report.render(self.report(self.clock() - timedelta(hours=24), missed), self.zone())
+        return report.render(self.report(self.clock() - timedelta(hours=24), missed), self.zone())
 
     def _act_on(self, bench: act.Bench, verdict: Verdict) -> ActionReport | None:
         """One bot's action. A failure of one bot is that bot's report; the others go on."""
+        bot, fault = bench.fleet.get(verdict.bot).bot, verdict.fault
+        if bot is None or fault is None:
+            return None
+        try:
+            if "restore_data" in bench.playbooks.get(fault).policy.actions:
+                return self._restore_for(bench, bot, verdict)
+            return act.restart(bench, bot, f"{fault.value}: {verdict.sentence}", only_for=fault)
+        except (BotkeepError, OSError) as error:
+            return ActionReport(bot.name, Action.RESTART, Result.FAILED, f"{bot.name}: {error}", fault=fault)
+
+    def _restore_for(self, bench: act.Bench, bot: Bot, verdict: Verdict) -> ActionReport:
         from .backups import LocalStore
         from .restore import plan
 
-        bot = bench.fleet.get(verdict.bot).bot
-        if bot is None or verdict.fault is None:
-            return None
-        try:
-            if "restore_data" in bench.playbooks.get(verdict.fault).policy.actions:
-                made = plan(bot, self.workspace, LocalStore(self.workspace.backups_dir), self.clock())
-                return act.restore(bench, bot, made.id, f"{verdict.fault.value}: {verdict.sentence}")
-            return act.restart(bench, bot, f"{verdict.fault.value}: {verdict.sentence}")
-        except BotkeepError as error:
-            return ActionReport(bot.name, Action.RESTART, Result.FAILED, f"{bot.name}: {error}", fault=verdict.fault)
+        made = plan(bot, self.workspace, LocalStore(self.workspace.backups_dir), self.clock())
+        return act.restore(bench, bot, made.id, verdict.sentence)
 
     def _tell(
         self, bench: act.Bench, verdicts: Iterable[Verdict], actions: Iterable[ActionReport]
     ) -> Iterable[alerts.Alert]:
+        """Alerts that are due. Two rounds at the same time tell once; a full disk keeps nobody from telling."""
         reports = {one.bot: one for one in actions}
-        for verdict in verdicts:
-            if verdict.status is not Status.FAULTY:
-                continue
-            now, since = self.clock(), self.clock() - act.HISTORY_REACHES
-            before = bench.history(verdict.bot)
-            entries = self.ledger.entries(bot=verdict.bot, kinds=[Kind.ALERT], since=since)
-            report = reports.get(verdict.bot)
-            for alert, stuck in (
-                (alerts.due(verdict, bench.playbooks, before, entries, now), False),
-                (alerts.given_up(report, entries, past.incident_began(verdict, before)) if report else None, True),
-            ):
-                if alert:
-                    data = {"fault": alert.fault.value if alert.fault else None, "given_up": stuck}
-                    self._record(Kind.ALERT, Action.ALERT, alert.sentence, bot=alert.bot, data=data)
+        faulty = [one for one in verdicts if one.status is Status.FAULTY]
+        with Lock(self.workspace.state_dir / "alerts.lock") as lock:
+            with suppress(EngineError):
+                lock.acquire(wait=ALERTS_WAIT)
+            for verdict in faulty:
+                for alert, data in self._due_alerts(bench, verdict, reports.get(verdict.bot)):
+                    try:
+                        self._record(Kind.ALERT, Action.ALERT, alert.sentence, bot=alert.bot, data=data)
+                    except LedgerError as error:
+                        bench.troubles.append(str(error))
                     yield alert
+
+    def _due_alerts(
+        self, bench: act.Bench, verdict: Verdict, report: ActionReport | None
+    ) -> list[tuple[alerts.Alert, dict[str, Any]]]:
+        now, before = self.clock(), bench.history(verdict.bot)
+        try:
+            told = self.ledger.entries(bot=verdict.bot, kinds=[Kind.ALERT], since=now - act.HISTORY_REACHES)
+        except LedgerError as error:
+            bench.troubles.append(str(error))
+            told = []
+        began = past.incident_began(verdict, before)
+        found = [(alerts.due(verdict, bench.playbooks, before, told, now), False)]
+        if report:
+            found.append((alerts.given_up(report, told, began), True))
+        return [
+            (alert, {"fault": alert.fault.value if alert.fault else None, "given_up": stuck})
+            for alert, stuck in found
+            if alert
+        ]
 
     # ------------------------------------------------------------------------------------------------ inside
 
     def _reconcile(self, bench: act.Bench, names: Iterable[str]) -> None:
-        """What killed or slow callers owe, before anything is judged: an unrecorded stop would look like a death."""
+        """What killed callers owe, before anything is judged: an unrecorded stop would look like a death."""
         try:
             owing = {entry.bot for entry in self.ledger.open_intents()}
         except LedgerError as error:
             bench.troubles.append(str(error))
             return
+        if None in owing:
+            self._close_lost_backups()
         for name in names:
+            act.prepare_stop_mark(self.workspace, name)
             bot = bench.fleet.get(name).bot
             if bot is not None and (name in owing or act.stopped_without_ledger(self.workspace, name)):
                 self._reconcile_one(bench, bot)
 
+    def _close_lost_backups(self) -> None:
+        """A backup of several bots belongs to no bot's lock: what was begun long ago is over."""
+        for intent in self.ledger.open_intents():
+            if intent.bot is None and self.clock() - intent.at > BACKUP_TAKES:
+                text = "A backup was interrupted; what it had stored by then is whole."
+                self._record(Kind.OUTCOME, Action.BACKUP, text, ref=intent.id, result=Result.FAILED.value)
+
     def _reconcile_one(self, bench: act.Bench, bot: Bot) -> None:
         try:
             act.reconcile(bench, bot)
-        except (LedgerError, EngineError) as error:
+        except (BotkeepError, OSError) as error:
             bench.troubles.append(f"{bot.name}: {error}")
 
     def _verdicts(self, bench: act.Bench, names: Sequence[str], *, confirm: bool) -> list[Verdict]:
@@ -474,6 +523,7 @@ class Desk:
         if doubtful and confirm:
             time.sleep(max(_apart(bench.playbooks, verdicts[name]) for name in doubtful))
             again = probe.look(bench.fleet, doubtful, bench.cursor, self.clock(), bench.answer_within)
+            histories = self._histories(bench, doubtful)  # somebody may have stopped one while we waited
             for name in doubtful:
                 first = verdicts[name].evidence
                 verdicts[name] = decide(again[name].observation, bench.playbooks, histories[name], self.clock(), first)
