@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -159,21 +160,23 @@ def test_a_file_that_is_damaged_again_and_again_is_not_restored_for_ever(one: Fl
     assert results[-1] is Result.REFUSED
 
 
-def test_a_round_does_not_stop_a_bot_that_it_could_not_start_again(one: Fleet) -> None:
-    one.up(rows=8)
-    one.desk().back_up()
-    one.desk(Actor.PERSON).stop("doge", "moved to a terminal")
-    copy = one.copy_by_hand()
-    watched = entry() | {"process_name": "paper_bot"}
-    del watched["runtime"]
-    import json
-
-    (one.home / "config/bots.json").write_text(json.dumps({"bots": [watched]}))
-    wait_for(lambda: one.verdict().pid == copy.pid)
-    zeros(one)
-    done = one.desk(Actor.ROUND).round()
-    assert [report.result for report in done.actions] == [Result.REFUSED]
-    assert copy.poll() is None
+def test_a_round_does_not_stop_a_bot_that_it_could_not_start_again(tmp_path: Path) -> None:
+    name = f"only_here_{os.getpid()}"  # a process name counts on the whole machine, so it must be nobody else's
+    bot = entry() | {"process_name": name}
+    bot["runtime"]["command"][1] = f"{name}.py"
+    with fleet(tmp_path / "home", bot) as one:
+        (one.home / f"{name}.py").write_bytes((one.home / "paper_bot.py").read_bytes())
+        one.up(rows=8)
+        one.desk().back_up()
+        one.desk(Actor.PERSON).stop("doge", "moved to a terminal")
+        copy = one.copy_by_hand()
+        del bot["runtime"]
+        (one.home / "config/bots.json").write_text(json.dumps({"bots": [bot]}))
+        wait_for(lambda: one.verdict().pid == copy.pid)
+        zeros(one)
+        done = one.desk(Actor.ROUND).round()
+        assert [report.result for report in done.actions] == [Result.REFUSED]
+        assert copy.poll() is None
 
 
 def test_a_stopped_bots_file_can_be_restored_and_it_stays_down(one: Fleet) -> None:

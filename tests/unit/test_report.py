@@ -331,7 +331,7 @@ def test_what_is_held_back_says_until_when_or_for_whom(fleet: Fleet, ledger: Led
     banned = Cause("ban", "the exchange refuses the key", CauseClass.STOP, Fault.API_KEY_REJECTED, "", 1, None, None)
     refused = verdict("btc-optimized", status=Status.FAULTY, fault=Fault.API_KEY_REJECTED, causes=(banned,))
     text = render(made(fleet, ledger, fell, refused), UTC)
-    assert "- doge-long: not before 08:03: it was restarted once" in text
+    assert "- doge-long: not before 08:03: that was done once" in text
     assert "- btc-optimized: waits until a runtime is configured" in text
     assert "Current Status: ❌ 2 of 2 bots need attention\n" in text
     assert "- doge-long: bot-not-running since 07:59: doge-long runs.\n" in text

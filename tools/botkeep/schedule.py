@@ -328,7 +328,8 @@ def _codex(tasks: Iterable[Task], home: Path, command: str) -> str:
 def _openclaw(tasks: Iterable[Task], home: Path, command: str, timezone: str | None) -> str:
     lines = [
         "# OpenClaw (to have the answers sent, add for example: --announce --channel telegram --to CHAT)",
-        f"openclaw mcp set botkeep {shlex.quote(json.dumps(_server(home, command)))}",
+        f"openclaw mcp add botkeep --command {shlex.quote(command)} --arg serve "
+        f"--env {shlex.quote(f'BOTKEEP_HOME={home}')}",
     ]
     zone = f" --tz {shlex.quote(timezone)}" if timezone else ""
     for task in tasks:
