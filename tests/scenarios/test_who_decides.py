@@ -244,3 +244,13 @@ def test_the_reason_of_a_frozen_bots_restart_names_its_last_sign_of_life(one: Fl
     os.kill(pid, signal.SIGSTOP)
     found = wait_for(lambda: (verdict := one.verdict()).fault is Fault.BOT_HUNG and verdict)
     assert "last sign of life" in found.sentence
+
+
+def test_a_bot_that_dies_before_it_can_log_is_diagnosed_by_its_own_output(tmp_path: Path) -> None:
+    bot = entry() | {"log_file": "bot.log"}
+    bot["runtime"]["command"][1] = "no_such_bot.py"
+    with fleet(tmp_path / "home", bot) as one:
+        (one.home / "bot.log").write_text("2026-11-20 10:00:00 INFO all is well\n")
+        assert any("no_such_bot.py" in line.what for line in one.desk().doctor())
+        assert one.desk().restart("doge", "new code").result is Result.FAILED
+        assert any("no_such_bot.py" in line for line in one.desk().diagnose("doge").lines)

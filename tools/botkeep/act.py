@@ -597,7 +597,7 @@ def _failed_since(case: _Case, instance: Instance) -> str | None:
     """What went wrong with a start since it was made, if something did. Raises EngineError where nobody can say."""
     name, seen = case.bot.name, case.runtime.look(case.target, ProcessTable.read())
     if not any(one.key == instance.key for one in seen.instances):
-        return f"{name} was started and ended at once: {how_it_ended(seen.exit)}."
+        return f"{name} was started and ended at once: {how_it_ended(seen.exit)}. `diagnose` shows its last lines."
     extra = next((one for one in seen.instances if one.key != instance.key), None)
     return f"{name} was started, and somebody started a second copy (pid {extra.pid})." if extra else None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -341,7 +342,7 @@ def _journal(asked: Arguments) -> int:
 
     with _desk(asked) as desk:
         if asked.verify:
-            return _verify(desk)
+            return _verify(asked, desk)
         found, zone = desk.memory(asked.bot, _since(asked, desk), asked.limit + 1), desk.zone()
     if asked.json:
         _print_document(memory_document(found, asked.limit))
@@ -350,8 +351,11 @@ def _journal(asked: Arguments) -> int:
     return 0
 
 
-def _verify(desk: Desk) -> int:
+def _verify(asked: Arguments, desk: Desk) -> int:
     problems = desk.journal.verify(desk.clock())
+    if asked.json:
+        _print(json.dumps({"agree": not problems, "problems": problems}, indent=2, ensure_ascii=False))
+        return 1 if problems else 0
     _print(*(problems or ["The journal and the ledger agree, and nobody changed an entry."]))
     return 1 if problems else 0
 

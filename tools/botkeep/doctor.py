@@ -182,6 +182,10 @@ def _command(patient: _Patient) -> Iterator[DoctorLine]:
             f"cannot be started: {json.dumps(config.command[0])} is no program that can be found and executed.",
             'Write its whole path into "command"; cron and MCP hosts have a shorter PATH than your shell.',
         )
+    script = getattr(probe.runtime_of(patient.bot), "missing_script", None)
+    lost = script(patient.target) if config is not None and script is not None else None
+    if lost:
+        yield patient.line("problem", f"cannot be started: there is no script {lost}.", 'Mend "command" or "cwd".')
 
 
 def _environment(patient: _Patient) -> Iterator[DoctorLine]:

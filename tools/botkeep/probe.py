@@ -168,6 +168,12 @@ def log_file(bot: Bot, target: Target) -> Path | None:
     return bot.log_file or (target.log_path if bot.runtime else None)
 
 
+def last_words(bot: Bot, target: Target) -> Path | None:
+    """The log whose last lines tell how a run ended: what was written last, for a bot that died before it could log."""
+    written = [path for path in (bot.log_file, target.log_path if bot.runtime else None) if path and path.is_file()]
+    return max(written, key=lambda path: path.stat().st_mtime, default=log_file(bot, target))
+
+
 def _look_at_log(
     bot: Bot, target: Target, runtime: RuntimeLook, cursor: Cursor | None, now: datetime
 ) -> diagnose.LogLook | None:

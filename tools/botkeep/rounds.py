@@ -160,7 +160,7 @@ class Desk:
             name,
             seen.observation,
             profile=PROFILES[bot.profile or "plain"],
-            log=probe.log_file(bot, target),
+            log=probe.log_file(bot, target) if verdict.pid else probe.last_words(bot, target),
             now=self.clock(),
             entries=self.ledger.entries(bot=name, since=since),
             config_file=self.workspace.bots_file,

@@ -25,7 +25,7 @@ from botkeep.model import EngineError, Exit, Instance, InstanceState, RuntimeLoo
 
 from .base import Started, Stopped, Target
 from .find import command_of, hunt, instances, lock_name, marker_value
-from .procs import MARKER, Proc, ProcessTable, lock_holders, process_key, read_proc, watched_by
+from .procs import MARKER, Proc, ProcessTable, lock_holders, process_key, read_proc, read_program, watched_by
 from .record import Record, ask, exit_of, read_exit, read_record, unask
 
 KIND = "process"
@@ -418,6 +418,15 @@ def starting(target: Target) -> bool:
     record = read_record(target.run_dir)
     recorded = record.generation if record else 0
     return any(int(proc.argv[7]) > recorded for proc in _watchers(target).values() if proc.argv[7:8])
+
+
+def missing_script(target: Target) -> str | None:
+    """The script that the configured interpreter would not find, for `doctor`; None if there is no such mistake."""
+    program = read_program(tuple(target.config.command))
+    if program is None or not program.interpreter or program.is_module:
+        return None
+    path = target.home / target.config.cwd / program.script
+    return None if path.is_file() else str(path)
 
 
 def find_command(target: Target) -> str | None:
