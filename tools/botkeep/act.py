@@ -306,6 +306,12 @@ def _stop_mark(workspace: Workspace, bot: str) -> Path:
     return workspace.run_dir(bot) / "unrecorded-stop"
 
 
+def _write_mark(mark: Path, value: bytes) -> None:
+    """One byte in place: needs no space on a full disk. Raises OSError if there is no mark to write to."""
+    with mark.open("r+b") as file:
+        file.write(value)
+
+
 def prepare_stop_mark(workspace: Workspace, bot: str) -> None:
     """Make it while there is room: every look does."""
     mark = _stop_mark(workspace, bot)
@@ -338,7 +344,7 @@ def _record_stop_made_without_ledger(case: _Case) -> None:
         sentence=f"{case.bot.name} was stopped while the ledger could not be written.", ref=intent.id,
         result=Result.DONE.value,
     )  # fmt: skip
-    mark.write_bytes(b"0")
+    _write_mark(mark, b"0")
 
 
 # ---------------------------------------------------------------------------------------------------- examine
@@ -547,7 +553,8 @@ def _what_was(verdict: Verdict, stopped: Sequence[int | None], ended: Exit | Non
 
 def _start(case: _Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
     name = case.bot.name
-    case.bench.ledger.set_cursor(name, "launched", {"entry": intent.id})
+    with suppress(LedgerError):  # we stopped it: a disk that filled up meanwhile must not keep it down
+        case.bench.ledger.set_cursor(name, "launched", {"entry": intent.id})
     try:
         started = case.runtime.start(case.target, intent.id, case.deadline)
     except BotkeepError as error:
@@ -639,8 +646,7 @@ def _stop_unrecorded(case: _Case, error: Exception) -> ActionReport:
     result, sentence = _stop_all(case)
     mark = _stop_mark(case.bench.fleet.workspace, case.bot.name)
     try:
-        with mark.open("r+b") as file:
-            file.write(b"1")  # one byte in place: needs no space on the full disk
+        _write_mark(mark, b"1")
     except OSError:
         sentence += " That it was stopped on purpose could not be noted: a later round may start it again."
     return case.report(result, f"{sentence} It is not recorded yet: {error}")
