@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from botkeep.demo import tear
 from botkeep.model import Actor, BotkeepError, Fault, Result, Status, utc_now
 from support.fleet import Fleet, alive, entry, fleet, wait_for
 
@@ -17,17 +18,6 @@ def one(tmp_path: Path) -> Iterator[Fleet]:
     """One paper bot."""
     with fleet(tmp_path / "home") as found:
         yield found
-
-
-def tear(path: Path) -> None:
-    """Half of the last row is gone, and a row in the middle is zeros."""
-    data = path.read_bytes()
-    lines = data.splitlines(keepends=True)
-    middle = sum(map(len, lines[: len(lines) // 2]))
-    with path.open("r+b") as file:
-        file.seek(middle)
-        file.write(b"\0" * (len(lines[len(lines) // 2]) - 1))
-        file.truncate(len(data) - len(lines[-1]) // 2)
 
 
 def dead_and_damaged(one: Fleet) -> int:

@@ -177,11 +177,11 @@ def break_everything(stage: Stage, pids: dict[str, int]) -> None:
     stage.started.append(copy)
     stage.say(f"  python paper_bot.py BTCUSDT ...: somebody starts a second {DOUBLED} (pid {copy.pid})")
     os.kill(pids[TORN], signal.SIGKILL)
-    _damage(stage.data(TORN))
+    tear(stage.data(TORN))
     stage.say(f"  {TORN} dies in the middle of a row, and a piece of its file is zeros now")
 
 
-def _damage(path: Path) -> None:
+def tear(path: Path) -> None:
     """Half of the last row is missing, and a row in the middle is overwritten with zeros."""
     data = path.read_bytes()
     lines = data.splitlines(keepends=True)
