@@ -2,13 +2,15 @@
 
     python trade_writer.py MODE FILE
 
-Modes: append (holds the file open), step (as append; `half` writes half a row, `rest` the other), rewrite (truncates
-and writes the whole table for ever), frame (the same with pandas), replace (writes beside, renames, for ever).
+Modes: append (holds the file open), step (as append; `half` writes half a row, `rest` the other, `text` what is given
+as JSON), rewrite (truncates and writes the whole table for ever), frame (the same with pandas), replace (writes beside,
+renames, for ever), drip (a few bytes at a time, for ever), edit (a table whose open rows are closed later, for ever).
 It answers `ready` once it works, and after every command.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -39,9 +41,8 @@ def main() -> None:
     if mode in ("append", "step"):
         _append(path)
     else:
-        threading.Thread(
-            target={"rewrite": _rewrite, "frame": _frame, "replace": _replace}[mode], args=(path,), daemon=True
-        ).start()
+        work = {"rewrite": _rewrite, "frame": _frame, "replace": _replace, "drip": _drip, "edit": _edit}[mode]
+        threading.Thread(target=work, args=(path,), daemon=True).start()
         sys.stdin.read()
 
 
@@ -66,8 +67,8 @@ def _append(path: Path) -> None:
             elif word == "rest":
                 _put(file, text[len(text) // 2 :])
                 number += 1
-            elif word == "raw":
-                _put(file, count)
+            elif word == "text":
+                _put(file, json.loads(count))
             _say("ready")
 
 
@@ -117,6 +118,40 @@ def _replace(path: Path) -> None:
         rows += 1
         if rows == 21:
             _say("ready")
+
+
+def _drip(path: Path) -> None:
+    """As a program whose rows come out in pieces."""
+    with path.open("a") as file:
+        _put(file, table(20))
+        _say("ready")
+        number = 20
+        while True:
+            text = row(number)
+            for start in range(0, len(text), 9):
+                _put(file, text[start : start + 9])
+                time.sleep(0.001)
+            number += 1
+
+
+EDITED = "open_time,close_time,symbol,qty,pnl,trade_id\n"
+
+
+def _edited(number: int, closed: bool) -> str:
+    at = f"2026-11-{1 + number // 1440:02} {number // 60 % 24:02}:{number % 60:02}"
+    return f"{at}:00,{at + ':30' if closed else ''},DOGEUSDT,100.0,{'1.25' if closed else ''},{number}\n"
+
+
+def _edit(path: Path) -> None:
+    rows = 40
+    while True:
+        text = EDITED + "".join(_edited(number, closed=number < rows - 5) for number in range(rows))
+        with path.open("w") as file:
+            _put(file, text)
+        rows += 1
+        if rows == 41:
+            _say("ready")
+        time.sleep(0.003)
 
 
 if __name__ == "__main__":

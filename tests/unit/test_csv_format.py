@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from botkeep.formats import FORMATS, FormatOptions, kind_of
 from botkeep.formats.base import more_to_read, open_writers
+from botkeep.formats.delimited import Quoted, learn
+from botkeep.formats.files import regular
 from botkeep.model import BotkeepError, DataVerdict, Finding, Inspection
 from support.bots import wait_for
 from support.trade_files import DATA, HEADER, NOW, Eye, Writer, as_nobody, row, table
@@ -56,7 +58,6 @@ def told(seen: Inspection) -> tuple[str, str, bool]:
         ("custom/fills_noheader.csv", 240),
         ("custom/closed_trades.csv", 118),
         ("custom/closed_trades_noheader.csv", 118),
-        ("custom/bad_duplicate_rows.csv", 123),
         ("hummingbot/trades_conf_simple_pmm_1.csv", 83),
         ("hummingbot/export_trades_command.csv", 83),
     ],
@@ -120,7 +121,7 @@ def test_a_cursor_is_json_and_a_damaged_or_foreign_one_is_ignored(trades: Path) 
     eye = Eye(trades)
     eye.cursor = json.loads(json.dumps(eye.look().cursor))
     assert eye.look().rows == 100
-    for cursor in ({}, {"v": 99}, {"v": 1}, {**eye.cursor, "damages": [1]}, {**eye.cursor, "layout": {"x": 1}}):
+    for cursor in ({}, {"v": 99}, {"v": 2}, {**eye.cursor, "damages": [1]}, {**eye.cursor, "layout": {"x": 1}}):
         seen = CSV.inspect(trades, options=FormatOptions(), cursor=cursor, writing=False, now=NOW)
         assert (seen.verdict, seen.rows, seen.read_from) == (DataVerdict.OK, 100, len(HEADER))
 
@@ -326,12 +327,13 @@ def test_a_busy_writer_whose_rows_were_taken_is_found_out_after_half_a_minute(tm
         eye.look(writing=True)
         os.truncate(path, 0)
         writer.tell("rows 40")
-        assert told(eye.look(writing=True)) == ("pending", "C10", False), "it may be a table that is being written"
+        seen = eye.look(writing=True)
+        assert told(seen) == ("suspect", "C3", False), "its header went with its rows"
         writer.tell("rows 40")
         eye.now = datetime.now(UTC)
         seen = eye.look(writing=True, after=31)
-        assert told(seen) == ("corrupt", "C10", True)
-        assert "80 rows" in first(seen).text or "79 rows" in first(seen).text
+        assert [(found.rule, found.certain) for found in seen.findings] == [("C3", True), ("C10", True)]
+        assert "It has 80 rows" in seen.findings[1].text
 
 
 def test_equal_fills_of_one_order_are_legal(tmp_path: Path) -> None:
@@ -407,6 +409,49 @@ def test_one_bad_row_among_many_is_one_finding(tmp_path: Path) -> None:
     assert (len(seen.findings), first(seen).rule, first(seen).row, seen.rows) == (1, "C4", 20_001, 29_999)
 
 
+_CLOSED = "time,symbol,side,entry,exit,qty,fee,pnl\n"
+
+
+def _closed(number: int, word: str) -> str:
+    """A closed trade; every fourth is still open, and says so by a word where its result will be."""
+    left, fee, pnl = (word, word, word) if number % 4 == 0 else ("101", "0.1", "1.5")
+    return f"2026-11-21 00:{number:02}:00,BTC/USDT,long,100,{left},1,{fee},{pnl}\n"
+
+
+@pytest.mark.parametrize("word", ["None", "N/A", "NA", "-", "null", "nan", "NaN", '"None"'])
+def test_a_word_for_no_result_yet_is_read_as_nothing_by_check_trades_and_rebuild(tmp_path: Path, word: str) -> None:
+    path, copy, new = (tmp_path / name for name in ("t.csv", "copy.csv", "new.csv"))
+    path.write_text(_CLOSED + "".join(_closed(n, word) for n in range(40)))
+    assert (Eye(path).verdict(), Eye(path).look().rows) == ("ok", 40)
+    read = CSV.trades(path, options=FormatOptions())
+    assert (len(read.closed), read.skipped) == (30, 0)
+    assert "10 open trades have no result yet and are not counted" in read.notes
+    CSV.snapshot(path, copy, options=FormatOptions())
+    path.write_text(path.read_text() + _closed(40, word) + "2026-11-2")
+    CSV.rebuild(copy, path, new, options=FormatOptions())
+    assert new.read_text() == _CLOSED + "".join(_closed(n, word) for n in range(41))
+
+
+def test_a_trade_whose_time_to_close_is_none_yet_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [f"2026-11-21 0{n}:00:00,2026-11-21 0{n}:30:00,BTC/USDT,1.5\n" for n in range(1, 6)]
+    path.write_text("open_time,close_time,symbol,pnl\n" + "".join(rows) + "2026-11-21 06:00:00,None,BTC/USDT,None\n")
+    assert Eye(path).verdict() == "ok"
+    assert len(CSV.trades(path, options=FormatOptions()).closed) == 5
+
+
+@pytest.mark.parametrize(("word", "every"), [("nan", 20), ("open", 4), ("none at all", 4), ("0.0.1", 4)])
+def test_other_words_in_place_of_a_result_are_damage(tmp_path: Path, word: str, every: int) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(_CLOSED + "".join(_closed(n if n % every == 0 else 1, word) for n in range(40)))
+    assert told(Eye(path).look())[:2] == ("corrupt", "C9")
+
+
+def test_a_price_or_amount_that_no_row_was_without_may_not_be_a_word_for_nothing(trades: Path) -> None:
+    trades.write_bytes(_damaged(trades, "0.100040,100.0", b"0.100040,None"))
+    assert told(Eye(trades).look()) == ("corrupt", "C9", True)
+
+
 def test_two_rows_glued_together_are_damage(trades: Path) -> None:
     trades.write_bytes(_damaged(trades, row(40) + row(41), (row(40)[:60] + row(41)).encode()))
     assert told(Eye(trades).look()) == ("corrupt", "C4", True)
@@ -419,6 +464,26 @@ def test_a_stray_quote_damages_its_own_row_and_no_other(tmp_path: Path) -> None:
     assert [(found.rule, found.row) for found in seen.findings] == [("C5", 102)]
     assert seen.rows == 1000
     assert len(CSV.trades(path, options=FormatOptions()).fills) == 1000
+
+
+def test_quotes_that_stay_open_over_many_lines_cost_one_pass_over_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(table(50) + '"\n' + 'x""y\n' * 99)
+    lines = path.read_bytes().split(b"\n")[:-1]
+    with regular(path) as source:
+        reader = learn(source, FormatOptions())
+    assert reader is not None
+    quoted = Quoted(reader, lines, 51)
+    parsed = Counter[str]()
+    for text in quoted.fed():
+        parsed[text] += 1
+    assert (parsed.total(), quoted.taken) == (100, 100)
+    assert parsed.most_common(1) == [('x""y\n', 99)]
+    with path.open("a") as file:
+        file.write(('"\n' + 'x""y\n' * 99) * 199)
+    started = time.process_time()
+    assert Eye(path).look().verdict is DataVerdict.CORRUPT
+    assert time.process_time() - started < 1.5
 
 
 def test_quoted_notes_may_span_lines_hold_commas_and_quotes(tmp_path: Path) -> None:
@@ -754,9 +819,10 @@ def test_a_snapshot_is_not_cut_within_a_quoted_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["append", "rewrite"])
 def test_snapshots_of_a_table_rewritten_all_the_time_are_whole_or_refused(tmp_path: Path, mode: str) -> None:
     path, copy = tmp_path / "t.csv", tmp_path / "copy"
-    taken = 0
+    taken = tries = 0
     with Writer("frame", path):
-        for _ in range(30):
+        while tries < 30 or (not taken and tries < 1000):
+            tries += 1
             with suppress(BotkeepError):
                 CSV.snapshot(path, copy, options=FormatOptions(mode=mode))
                 taken += 1

@@ -485,6 +485,75 @@ class ClosedTrade:
     currency: str = ""
     fee: Decimal = Decimal(0)
     id: str = ""
+    opened: datetime | None = None
+    side: str = ""
+    """long or short; empty: not said."""
+    amount: Decimal | None = None
+    """Of the base currency."""
+    entry: Decimal | None = None
+    exit: Decimal | None = None
+    stake: Decimal | None = None
+    """What was put in, in `currency`."""
+    ratio: Decimal | None = None
+    """The bot's own result over its stake: 0.01 is one percent."""
+    market: str = ""
+    reason: str = ""
+    """Why it was closed, in the bot's word."""
+
+
+@dataclass(frozen=True)
+class OpenTrade:
+    """One trade that the bot itself counts as open."""
+
+    at: datetime
+    symbol: str
+    side: str
+    """long or short."""
+    amount: Decimal
+    """Of the base currency, positive, what is still open."""
+    entry: Decimal
+    """Price it was opened at, in `currency`."""
+    currency: str = ""
+    id: str = ""
+    market: str = ""
+    stake: Decimal | None = None
+    value: Decimal | None = None
+    """What the opening cost with its fee, in `currency`; None: entry x amount x (1 + fee_open), a short the reverse."""
+    fee_open: Decimal = Decimal(0)
+    """A rate: 0.001 is a tenth of a percent."""
+    fee_close: Decimal = Decimal(0)
+    leverage: Decimal = Decimal(1)
+    funding: Decimal = Decimal(0)
+    """Received (paid: negative) so far."""
+    realised: Decimal = Decimal(0)
+    """Of parts that were closed already."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Trades read again from somewhere else than the data file: the bot's own log or events, or the exchange.
+
+    The ones that the data file has too are among them. Nothing in it was guessed: what could not be read strictly, or
+    is implausible, is in `quarantined`.
+    """
+
+    source: str
+    """log or exchange."""
+    name: str
+    """For people: the file's name, or the exchange."""
+    fills: tuple[Fill, ...] = ()
+    closed: tuple[ClosedTrade, ...] = ()
+    since: datetime | None = None
+    """From here on all trades are in it; before, nothing can be proven by it. None: it proves nothing at all."""
+    until: datetime | None = None
+    """Up to here; None with `since`: up to now."""
+    quarantined: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trades(self) -> tuple[Fill | ClosedTrade, ...]:
+        """Whichever of both it has."""
+        return (*self.fills, *self.closed)
 
 
 def utc_now() -> datetime:

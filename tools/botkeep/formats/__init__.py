@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import csv
-from .base import Format, FormatOptions, Rebuilt, SnapshotCut, TradeTable
+from . import csv, json, jsonl, parquet, sqlite
+from .base import Appended, Format, FormatOptions, Rebuilt, SnapshotCut, TradeTable
 
 FORMATS: dict[str, Format] = {
     csv.KIND: csv,
+    json.KIND: json,
+    jsonl.KIND: jsonl,
+    parquet.KIND: parquet,
+    sqlite.KIND: sqlite,
 }
 
 
 def kind_of(path: Path | None, configured: str = "") -> str:
     """The format of a data file: as configured, or by its ending; csv where neither says."""
     ending = path.suffix.lstrip(".").lower() if path else ""
-    return configured or (ending if ending in FORMATS else csv.KIND)
+    by_ending = {one: kind for kind, known in FORMATS.items() for one in known.ENDINGS}
+    return configured or by_ending.get(ending, csv.KIND)
 
 
-__all__ = ["FORMATS", "Format", "FormatOptions", "Rebuilt", "SnapshotCut", "TradeTable", "kind_of"]
+__all__ = ["FORMATS", "Appended", "Format", "FormatOptions", "Rebuilt", "SnapshotCut", "TradeTable", "kind_of"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..model import ClosedTrade, Fill, Finding, Inspection
+from ..model import ClosedTrade, Fill, Finding, Inspection, OpenTrade
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class FormatOptions:
     """append: rows are only added. rewrite: the bot also edits rows that it wrote before."""
     quote: str = ""
     """Currency of the amounts where neither symbol nor column says it."""
+    table: str = ""
+    """Of a database: the table with the trades. Empty: recognised."""
+    scale: Mapping[str, int] = field(default_factory=dict)
+    """Role -> what its integers are to be divided by (1000000: they count millionths)."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class TradeTable:
     kind: Literal["fills", "closed"]
     fills: tuple[Fill, ...] = ()
     closed: tuple[ClosedTrade, ...] = ()
+    open: tuple[OpenTrade, ...] = ()
+    """What the bot itself counts as open, where its file says so."""
     skipped: int = 0
     """Rows that could not be read; why is in the notes."""
     notes: tuple[str, ...] = ()
@@ -49,6 +55,8 @@ class SnapshotCut:
     source: Mapping[str, int]
     """dev, ino, size, mtime_ns, mode, uid and gid of the file when it was read."""
     first_at: datetime | None = None
+    mark: Mapping[str, Any] = field(default_factory=dict)
+    """What `compare` needs to know later of this copy; plain JSON, at most a few kilobytes."""
 
     @property
     def cut(self) -> int:
@@ -79,10 +87,26 @@ class Rebuilt:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Appended:
+    """What was added to a rebuilt file."""
+
+    rows: int
+    """Of the whole file, as it is now."""
+    left_out: tuple[str, ...]
+    """Why trades could not be added, a phrase each."""
+    size: int
+    sha256: str
+
+
 class Format(Protocol):
-    """One kind of data file. No function changes the file it is given; none hangs on what is no regular file."""
+    """One kind of data file. No function but `append` and `settle` changes the file it is given; none hangs on what is
+    no regular file.
+    """
 
     KIND: str
+    ENDINGS: tuple[str, ...]
+    """File name endings, without the dot, that mean this kind."""
 
     def inspect(
         self, path: Path, *, options: FormatOptions, cursor: dict[str, Any] | None, writing: bool, now: datetime
@@ -100,6 +124,40 @@ class Format(Protocol):
 
     def rebuild(self, good: Path | None, damaged: Path, target: Path, *, options: FormatOptions) -> Rebuilt:
         """Write `target`: the rows of `good` and the good rows of `damaged`, fsynced. Raises BotkeepError."""
+        ...
+
+    def append(self, path: Path, trades: Sequence[Fill | ClosedTrade], *, options: FormatOptions) -> Appended:
+        """Add trades to a file that nobody else uses (one that `rebuild` made), in its own way of writing, fsynced.
+
+        Each is put where its time belongs if the file is in order of time, else at the end. A trade that the file's
+        columns cannot hold is left out and said so. Raises BotkeepError.
+        """
+        ...
+
+    def compare(self, copy: Path, last: Mapping[str, Any], *, options: FormatOptions) -> tuple[Finding, ...]:
+        """What of an earlier snapshot, known by its `mark`, is lost (C10, Q3) or changed (C13, Q6) in this copy.
+
+        Empty: the copy holds all of it as it was. In mode rewrite, changed rows are none. Raises BotkeepError.
+        """
+        ...
+
+    def companions(self, path: Path) -> tuple[Path, ...]:
+        """Files beside it that belong to it and exist (a database's -wal, -shm, -journal)."""
+        ...
+
+    def settle(self, path: Path) -> None:
+        """Make the file stand alone, its content as it was: fold the companions into it and remove them, durably.
+
+        Nobody may be using it. Killed at any moment, the content is what it was. Raises BotkeepError.
+        """
+        ...
+
+    def evidence(self, path: Path) -> dict[str, Any]:
+        """What a restore plan is bound to; plain JSON. Empty for a missing file. Raises BotkeepError for no file."""
+        ...
+
+    def stands(self, path: Path, evidence: Mapping[str, Any]) -> bool:
+        """Whether the file is still the one of that evidence: the same, or with rows added since."""
         ...
 
 

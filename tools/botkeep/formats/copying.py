@@ -1,49 +1,30 @@
-"""Copies of record files: a point-in-time snapshot of one that is written to, and a file rebuilt from two."""
+"""Copies of record files: a point-in-time snapshot of one that is written to, a file rebuilt from two, one added to."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from ..model import BotkeepError, Finding
+from .adding import append as append
 from .base import FormatOptions, Rebuilt, SnapshotCut
-from .files import ANCHOR, CHUNK, Source, UnreadableError, regular
-from .inspecting import LISTED, OWN_WAY
-from .records import Flaw, Kind, Reader, StrangeError
+from .files import CAP, CHUNK, Source, UnreadableError, marks, regular
+from .headers import header_of
+from .merging import HashedWriter, Merge
+from .records import HEAD, Kind, Reader, StrangeError
 
 TRIES = 5
-
-
-class _Writer:
-    """A new file that is hashed while it is written. `done` makes it durable."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._running = file, hashlib.sha256()
-        self.size = 0
-        self.quoted = False
-
-    def write(self, data: bytes) -> None:
-        """Append."""
-        self._file.write(data)
-        self._running.update(data)
-        self.size += len(data)
-        self.quoted = self.quoted or b'"' in data
-
-    @property
-    def sha256(self) -> str:
-        """Of what was written so far."""
-        return self._running.hexdigest()
-
-    def done(self) -> None:
-        """Flush and fsync."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+PARTS = 64
+"""Pieces of a snapshot that are hashed one by one, so that it can be said later where something changed."""
+SMALLEST = 256
+"""Bytes of the smallest such piece."""
+SHORT = 16
+"""Hexadecimal digits of a piece's hash."""
 
 
 # --- snapshot ----------------------------------------------------------------------------------------------------
@@ -61,7 +42,7 @@ def snapshot(kind: Kind, path: Path, target: Path, *, options: FormatOptions) ->
         for tried in range(TRIES):
             time.sleep(tried * 0.05)
             with regular(path) as source, target.open("wb") as file:
-                writer = _Writer(file)
+                writer = HashedWriter(file)
                 for data in source.chunks(0, source.size):
                     writer.write(data)
                 writer.done()
@@ -76,7 +57,7 @@ def snapshot(kind: Kind, path: Path, target: Path, *, options: FormatOptions) ->
     raise BotkeepError(f"{path} is written over all the time: {TRIES} copies were each of two versions. Ask again.")
 
 
-def _is_one_version(source: Source, writer: _Writer) -> bool:
+def _is_one_version(source: Source, writer: HashedWriter) -> bool:
     before = source.stat
     if writer.size < before.st_size:
         return False
@@ -86,7 +67,7 @@ def _is_one_version(source: Source, writer: _Writer) -> bool:
     return source.digest(0, before.st_size) == writer.sha256
 
 
-def _cut(kind: Kind, target: Path, writer: _Writer, source: Source, options: FormatOptions) -> SnapshotCut:
+def _cut(kind: Kind, target: Path, writer: HashedWriter, source: Source, options: FormatOptions) -> SnapshotCut:
     seen = source.stat
     facts = {
         "dev": seen.st_dev,
@@ -98,34 +79,71 @@ def _cut(kind: Kind, target: Path, writer: _Writer, source: Source, options: For
         "gid": seen.st_gid,
     }
     with regular(target) as copy:
-        end, first = _ends(kind, copy, options, quoted=writer.quoted)
-        if end == copy.size:
-            return SnapshotCut(end, writer.sha256, facts, first)
-        sha256 = copy.digest(0, end)
-    os.truncate(target, end)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
-    return SnapshotCut(end, sha256, facts, first)
+        end, rows, first, header = _ends(kind, copy, options, quoted=writer.quoted)
+        sha256 = writer.sha256 if end == copy.size else copy.digest(0, end)
+        mark = {
+            "size": end,
+            "sha256": sha256,
+            "rows": rows,
+            "parts": _parts(copy, end),
+            "header": header,
+        }
+    if end < writer.size:
+        os.truncate(target, end)
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+    return SnapshotCut(end, sha256, facts, first, mark)
 
 
-def _ends(kind: Kind, copy: Source, options: FormatOptions, *, quoted: bool) -> tuple[int, datetime | None]:
-    """Where the last whole record ends, and the time of the first one. A line end within quotes ends no record."""
+def _ends(kind: Kind, copy: Source, options: FormatOptions, *, quoted: bool) -> tuple[int, int, datetime | None, str]:
+    """Where the last whole record ends, how many there are, the time of the first one, and the header.
+
+    A line end within quotes ends no record.
+    """
     try:
         reader = kind.learn(copy, options)
     except StrangeError:
-        return copy.size, None  # the check of the copy will say so
+        return copy.size, 0, None, ""  # the check of the copy will say so
     if reader is None:
-        return 0, None
-    scan = reader.scan(copy, reader.body, copy.size)
-    rows = iter(scan)
-    first = next((at for _, _, at, flaw in rows if flaw is None), None)
+        return 0, 0, None, ""
     if quoted:
-        for _ in rows:
-            pass
+        scan = reader.scan(copy, reader.body, copy.size)
+        rows = sum(1 for _ in scan)
         end = scan.end
     else:
         end = _last_line_end(copy)
-    return end, datetime.fromtimestamp(first, UTC) if first is not None else None
+        rows = _count_lines(reader, copy, end)
+    return end, rows, _first_time(reader, copy), header_of(reader)
+
+
+def _count_lines(reader: Reader, copy: Source, end: int) -> int:
+    """Records of a file without quotes. Where no line is blank or the header again, counting line ends is enough."""
+    if end - reader.body <= CHUNK:
+        data, header = copy.read(reader.body, end - reader.body), copy.read(0, reader.body).strip()
+        if not _BLANK.search(b"\n" + data) and not (header and header in data):
+            return data.count(b"\n")
+    return sum(not reader.blank(line) for line in _lines(copy, reader.body, end))
+
+
+_BLANK = re.compile(rb"\n[ \t\r\x0b\x0c]*\n")
+
+
+def _first_time(reader: Reader, copy: Source) -> datetime | None:
+    rows = reader.scan(copy, reader.body, min(copy.size, reader.body + HEAD))
+    first = next((at for _, _, at, flaw in rows if flaw is None), None)
+    return datetime.fromtimestamp(first, UTC) if first is not None else None
+
+
+def _count(reader: Reader, copy: Source) -> int:
+    return sum(1 for _ in reader.scan(copy, reader.body, copy.size))
+
+
+def _lines(copy: Source, start: int, stop: int) -> Iterator[bytes]:
+    """The lines of [start, stop) without their ends; `stop` is where a line ended."""
+    rest = b""
+    for data in copy.chunks(start, stop):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
 
 
 def _last_line_end(copy: Source) -> int:
@@ -137,6 +155,116 @@ def _last_line_end(copy: Source) -> int:
             return start + found + 1
         stop = start
     return 0
+
+
+# --- comparison --------------------------------------------------------------------------------------------------
+
+
+def _parts(copy: Source, size: int) -> list[str]:
+    """A short hash of each of up to PARTS equal pieces of [0, size)."""
+    step = _step(size)
+    return [copy.digest(start, min(start + step, size))[:SHORT] for start in range(0, size, step)]
+
+
+def _step(size: int) -> int:
+    return max(SMALLEST, -(-size // PARTS))
+
+
+def compare(kind: Kind, copy: Path, last: Mapping[str, Any], *, options: FormatOptions) -> tuple[Finding, ...]:
+    """A format's `compare`, for record files.
+
+    What the earlier snapshot held must still be what the copy begins with. Where it is not: fewer rows are lost ones;
+    as many or more, in mode append, are rows that somebody changed. In mode rewrite only lost rows are said.
+    """
+    try:
+        with regular(copy) as source:
+            size = int(last["size"])
+            if source.size >= size and source.digest(0, size) == last["sha256"]:
+                return ()
+            return _differences(kind, source, last, options)
+    except FileNotFoundError as error:
+        raise BotkeepError(f"There is no file {copy}: it cannot be compared with the last backup.") from error
+    except UnreadableError as error:
+        raise BotkeepError(f"{copy} cannot be compared with the last backup: {error}.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BotkeepError(f"The mark of the last backup cannot be read ({error!r}): back up anew.") from error
+
+
+def _differences(kind: Kind, source: Source, last: Mapping[str, Any], options: FormatOptions) -> tuple[Finding, ...]:
+    try:
+        reader = kind.learn(source, options)
+    except StrangeError as strange:
+        return (Finding(strange.rule, str(strange), True, offset=strange.offset),)
+    rows, before = (_count(reader, source) if reader else 0), int(last["rows"])
+    found: list[Finding] = []
+    if last.get("header") and reader is not None and not header_of(reader):
+        found.append(Finding("C3", "Its header, which the last backup has, is gone.", True, offset=0))
+    if rows < before:
+        text = f"It has {rows} rows; the last backup has {before}."
+        found.append(Finding("C10", text, True, offset=min(source.size, int(last["size"]))))
+    if options.mode != "rewrite" and reader is not None:
+        found += _changed(reader, source, last)
+    return tuple(found)
+
+
+def _changed(reader: Reader, source: Source, last: Mapping[str, Any]) -> list[Finding]:
+    """Where the copy differs from what was backed up, as far as the hashes of its pieces tell."""
+    size, parts = int(last["size"]), [str(part) for part in last.get("parts", ())]
+    step = _step(size)
+    starts = range(0, size, step)
+    same = [
+        source.digest(start, min(start + step, size))[:SHORT] == part
+        for start, part in zip(starts, parts, strict=False)
+    ]
+    wrong = [place for place, one in enumerate(same) if not one]
+    if not wrong:
+        return [Finding("C13", "Rows that were backed up are not as they were.", True)]
+    first, after = wrong[0] * step, min((wrong[-1] + 1) * step, size)
+    rows = [number for number, offset, end in _places(reader, source) if end > first and offset < after]
+    if not rows:
+        return [Finding("C13", f"Its bytes {first} to {after} are not as they were backed up.", True, None, first)]
+    text = f"Something in rows {rows[0]} to {rows[-1]}, which were backed up, is not as it was."
+    return [Finding("C13", text, True, rows[0], first)]
+
+
+def _places(reader: Reader, source: Source) -> Iterator[tuple[int, int, int]]:
+    """(row, where it begins, where it ends) of each record."""
+    for row, (offset, raw, _, _) in enumerate(reader.scan(source, reader.body, source.size), start=1):
+        yield row, offset, offset + len(raw)
+
+
+# --- what a plan is bound to -------------------------------------------------------------------------------------
+
+
+def evidence(path: Path) -> dict[str, Any]:
+    """A format's `evidence`: the whole content, by hash. Of a file too large to read: of its two ends."""
+    try:
+        with regular(path) as source:
+            seen = source.stat
+            found = {"dev": seen.st_dev, "ino": seen.st_ino, "size": seen.st_size, "mtime_ns": seen.st_mtime_ns}
+            return found | _content(source, seen.st_size)
+    except FileNotFoundError:
+        return {}
+    except UnreadableError as error:
+        raise BotkeepError(f"{path} cannot be read: {error}. Mend that first.") from error
+
+
+def _content(source: Source, size: int) -> dict[str, str]:
+    return {"sha256": source.digest(0, size)} if size <= CAP else marks(source, size)
+
+
+def stands(path: Path, evidence: Mapping[str, Any]) -> bool:
+    """A format's `stands`: the file begins with the content of the evidence, under whatever inode."""
+    try:
+        with regular(path) as source:
+            if not evidence or source.size < int(evidence["size"]):
+                return False
+            found = _content(source, int(evidence["size"]))
+            return all(evidence.get(name) == value for name, value in found.items())
+    except FileNotFoundError:
+        return not evidence
+    except (UnreadableError, KeyError, TypeError, ValueError):
+        return False
 
 
 # --- rebuild -----------------------------------------------------------------------------------------------------
@@ -154,8 +282,8 @@ def rebuild(kind: Kind, good: Path | None, damaged: Path, target: Path, *, optio
     """
     try:
         with target.open("wb") as file:
-            writer = _Writer(file)
-            merge = _Merge(kind, options, writer)
+            writer = HashedWriter(file)
+            merge = Merge(kind, options, writer)
             if good is None:
                 merge.salvage_alone(damaged)
             else:
@@ -169,200 +297,3 @@ def rebuild(kind: Kind, good: Path | None, damaged: Path, target: Path, *, optio
     except OSError as error:
         raise BotkeepError(f"{target.name} cannot be built in {target.parent}: {error.strerror or error}.") from error
     return merge.result()
-
-
-class _Merge:
-    """The rows of a good copy and of a damaged file, written into one."""
-
-    def __init__(self, kind: Kind, options: FormatOptions, writer: _Writer) -> None:
-        self._kind, self._options, self._writer = kind, options, writer
-        self._kept = self._new = self._replaced = 0
-        self._dropped = self._dropped_sound = self._sound = 0
-        self._listed: list[Finding] = []
-
-    def result(self) -> Rebuilt:
-        """What came of it."""
-        return Rebuilt(
-            rows=self._kept + self._new + self._replaced,
-            kept=self._kept,
-            salvaged=self._new + self._replaced,
-            replaced=self._replaced,
-            dropped=self._dropped,
-            dropped_sound=self._dropped_sound,
-            dropped_rows=tuple(self._listed),
-            damaged_good=self._sound,
-            size=self._writer.size,
-            sha256=self._writer.sha256,
-        )
-
-    # --- without a good copy ---
-
-    def salvage_alone(self, damaged: Path) -> None:
-        """The damaged file's header and sound rows. Raises StrangeError where it is none of this kind."""
-        with regular(damaged) as source:
-            reader = self._kind.learn(source, self._options)
-            if reader is None:
-                raise StrangeError("C1", "there is not one whole line in it.")
-            self._writer.write(source.read(0, reader.body))
-            for _, raw, _ in self._sound_rows(source, reader, reader.body):
-                self._add(raw)
-
-    # --- with one ---
-
-    def onto(self, good: Source, damaged: Path) -> None:
-        """The good copy, and what only the damaged file has."""
-        reader = self._kind.learn(good, self._options)
-        if reader is None:
-            raise BotkeepError("The backup has not one whole line: it cannot be built on.")
-        try:
-            with regular(damaged) as source:
-                self._merge(good, source, reader)
-        except FileNotFoundError:
-            self._copy(good, reader)
-
-    def _merge(self, good: Source, source: Source, reader: Reader) -> None:
-        if self._options.mode == "rewrite" and not _begins_with(source, good):
-            self._merge_versions(good, source, reader)
-            return
-        self._copy(good, reader)
-        seam = source.read(max(0, good.size - ANCHOR), min(ANCHOR, good.size)) == good.read(
-            max(0, good.size - ANCHOR), min(ANCHOR, good.size)
-        )
-        known = _Known(good, reader) if not _begins_with(source, good) else None
-        for row, raw, offset in self._sound_rows(source, reader, 0):
-            behind = seam and offset >= good.size
-            if behind or (known is not None and self._is_new(known, row, raw, offset, good.size)):
-                self._add(raw)
-
-    def _is_new(self, known: _Known, row: int, raw: bytes, offset: int, size: int) -> bool:
-        if known.has(raw):
-            return False
-        if known.can_be_new(raw, behind=offset >= size):
-            return True
-        self._dropped_sound += 1
-        text = "It is sound, but not as in the backup, and not later than the backup's last row."
-        self._drop(Finding("C13", text, False, row, offset))
-        return False
-
-    def _merge_versions(self, good: Source, source: Source, reader: Reader) -> None:
-        """mode rewrite: newer versions of rows take the place of older ones."""
-        by_key = _Known(good, reader).keyed
-        newer = self._newer_by_key(source, reader) if by_key else self._newer_by_position(good, source, reader)
-        self._writer.write(good.read(0, reader.body))
-        for place, (_, raw, _, _) in enumerate(reader.scan(good, reader.body, good.size), start=1):
-            fresh = newer.pop(reader.key(raw) if by_key else f"row {place}", raw)
-            self._kept += fresh == raw
-            self._replaced += fresh != raw
-            self._write(fresh)
-        for raw in newer.values():
-            self._add(raw)
-
-    def _newer_by_key(self, source: Source, reader: Reader) -> dict[str, bytes]:
-        rows = self._sound_rows(source, reader, 0)
-        return {reader.key(raw) or f"row {row}": raw for row, raw, _ in rows}
-
-    def _newer_by_position(self, good: Source, source: Source, reader: Reader) -> dict[str, bytes]:
-        """Rows by their place, if no row went missing; else only those behind the copy's last one in time."""
-        own = self._kind.learn(source, self._options)
-        first = own.body if own else 0
-        found = {f"row {row}": raw for row, raw, _ in self._sound_rows(source, reader, first)}
-        rows = sum(1 for _ in reader.scan(good, reader.body, good.size))
-        if self._sound + self._dropped >= rows:
-            return found
-        # Rows are missing, so a place says nothing any more: `row n` must name no row of the copy.
-        known = _Known(good, reader)
-        found = {f"new {place}": raw for place, raw in found.items()}
-        return {place: raw for place, raw in found.items() if not known.has(raw) and known.can_be_new(raw, behind=True)}
-
-    # --- rows ---
-
-    def _sound_rows(self, source: Source, reader: Reader, start: int) -> Iterator[tuple[int, bytes, int]]:
-        """(row, bytes, offset) of each sound row; the others are counted and listed."""
-        odd = sum(1 for *_, flaw in reader.scan(source, start, source.size) if flaw is not None and _is_odd(flaw))
-        scan = reader.scan(source, start, source.size)
-        row = 0
-        for row, (offset, raw, _, flaw) in enumerate(scan, start=1):
-            if flaw is None or (flaw.sound and (flaw.rule == "C6" or odd >= OWN_WAY)):
-                self._sound += 1
-                yield row, raw, offset
-            else:
-                self._drop(Finding(flaw.rule, flaw.text, True, row, offset))
-        if scan.tail:
-            rule = "C1" if scan.hole is None else "C2"
-            self._drop(Finding(rule, "It is not whole: the file ends, or is torn, within it.", True, row + 1, scan.end))
-
-    def _drop(self, finding: Finding) -> None:
-        self._dropped += 1
-        if len(self._listed) < LISTED:
-            self._listed.append(finding)
-
-    def _copy(self, good: Source, reader: Reader) -> None:
-        for data in good.chunks(0, good.size):
-            self._writer.write(data)
-        self._kept = sum(1 for _ in reader.scan(good, reader.body, good.size))
-
-    def _add(self, raw: bytes) -> None:
-        self._new += 1
-        self._write(raw)
-
-    def _write(self, raw: bytes) -> None:
-        self._writer.write(raw + b"\n")
-
-
-def _is_odd(flaw: Flaw) -> bool:
-    return flaw.sound and flaw.rule != "C6"
-
-
-def _begins_with(source: Source, good: Source) -> bool:
-    return source.size >= good.size and all(
-        ours == theirs for ours, theirs in zip(source.chunks(0, good.size), good.chunks(0, good.size), strict=True)
-    )
-
-
-class _Known:
-    """The rows of the good copy: by trade id where every row has its own, else how often each row is in it."""
-
-    def __init__(self, good: Source, reader: Reader) -> None:
-        self._reader = reader
-        self._last: float | None = None
-        self._by_key: dict[bytes, bytes] = {}
-        self._times: Counter[bytes] = Counter()
-        self.keyed = self._read_keys(good)
-        if not self.keyed:
-            self._by_key.clear()
-            rows = reader.scan(good, reader.body, good.size)
-            self._times.update(_digest(raw) for _, raw, _, _ in rows)
-
-    def _read_keys(self, good: Source) -> bool:
-        count = 0
-        for _, raw, at, _ in self._reader.scan(good, self._reader.body, good.size):
-            count += 1
-            if at is not None:
-                self._last = at if self._last is None else max(at, self._last)
-            if key := self._reader.key(raw):
-                self._by_key[_digest(key.encode())] = _digest(raw)
-        return len(self._by_key) == count
-
-    def has(self, raw: bytes) -> bool:
-        """Whether the copy has this row; each of several equal ones is found once."""
-        if self.keyed:
-            return self._by_key.get(_digest(self._reader.key(raw).encode())) == _digest(raw)
-        self._times[_digest(raw)] -= 1
-        return self._times[_digest(raw)] >= 0
-
-    def can_be_new(self, raw: bytes, *, behind: bool) -> bool:
-        """Whether a row that the copy has not is another trade, and not an old one that was changed.
-
-        Another trade id is another trade; an id that the copy knows may be counted anew by a bot that lost its file.
-        """
-        key = self._reader.key(raw)
-        if self.keyed and key and _digest(key.encode()) not in self._by_key:
-            return True
-        at = self._reader.flaw(raw)[1]
-        if at is None or self._last is None:
-            return behind
-        return at > self._last or (at == self._last and behind)
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data.rstrip(b"\r"), digest_size=16).digest()

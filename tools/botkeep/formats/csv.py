@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..model import BotkeepError, Inspection
+from ..model import BotkeepError, ClosedTrade, Fill, Finding, Inspection
 from . import copying, delimited, inspecting
-from .base import FormatOptions, Rebuilt, SnapshotCut, TradeTable
+from .base import Appended, FormatOptions, Rebuilt, SnapshotCut, TradeTable
 from .columns import Trades
 from .files import Source, UnreadableError, regular
+from .layout import comma
 from .records import StrangeError
 
 KIND = "csv"
+ENDINGS: tuple[str, ...] = ("csv", "tsv")
 
 
 def inspect(
@@ -41,7 +44,7 @@ def _trades(source: Source, path: Path, options: FormatOptions) -> TradeTable:
     if reader is None:
         return TradeTable("fills", notes=("the file has no rows yet",))
     layout = reader.layout
-    found = Trades(layout.names, layout.roles, options, path.name, delimited.comma(layout.delimiter))
+    found = Trades(layout.names, layout.roles, options, path.name, comma(layout.delimiter))
     scan = reader.scan(source, reader.body, source.size)
     for row, (_, raw, at, flaw) in enumerate(scan, start=1):
         if flaw is None or flaw.sound:
@@ -61,3 +64,32 @@ def snapshot(path: Path, target: Path, *, options: FormatOptions) -> SnapshotCut
 def rebuild(good: Path | None, damaged: Path, target: Path, *, options: FormatOptions) -> Rebuilt:
     """Write `target` from a good copy and the sound rows of `damaged`, fsynced. Raises BotkeepError."""
     return copying.rebuild(delimited, good, damaged, target, options=options)
+
+
+def append(path: Path, trades: Sequence[Fill | ClosedTrade], *, options: FormatOptions) -> Appended:
+    """Add trades to a file that nobody else uses, written as its rows are, fsynced. Raises BotkeepError."""
+    return copying.append(delimited, path, trades, options=options)
+
+
+def compare(copy: Path, last: Mapping[str, Any], *, options: FormatOptions) -> tuple[Finding, ...]:
+    """What of an earlier snapshot is lost (C10) or changed (C13) in this copy. Raises BotkeepError."""
+    return copying.compare(delimited, copy, last, options=options)
+
+
+def companions(path: Path) -> tuple[Path, ...]:  # noqa: ARG001  # a text file has none
+    """None: a text file stands alone."""
+    return ()
+
+
+def settle(path: Path) -> None:
+    """Nothing to do: a text file stands alone."""
+
+
+def evidence(path: Path) -> dict[str, Any]:
+    """What a restore plan is bound to. Raises BotkeepError for what is no file."""
+    return copying.evidence(path)
+
+
+def stands(path: Path, evidence: Mapping[str, Any]) -> bool:
+    """Whether the file is still the one of that evidence, or has only rows added since."""
+    return copying.stands(path, evidence)

@@ -10,74 +10,27 @@ import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, tzinfo
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
-from . import columns
+from ..model import ClosedTrade, Fill
+from . import columns, rowwriting
 from .base import FormatOptions
 from .files import CHUNK, Source
-from .records import HEAD, Flaw, Row, StrangeError, evidence
+from .layout import BOM, Layout, comma, is_wide, learned
+from .records import HEAD, Flaw, Row, evidence
+from .roles import later_columns
+from .values import NAN, NOTHING
 
-SAMPLE = 200
-"""Rows from which it is learned what a column holds."""
-MOST_COLUMNS = 1000
+RUNS = 8
+"""Processes whose names are remembered, to see two of them write by turns."""
 MOST_LINES = 100
 """Lines that one quoted field may span before its quote counts as stray."""
-DELIMITERS = (",", ";", "\t")
-BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the records of a file are written. Learned once, kept in the cursor."""
-
-    delimiter: str
-    names: tuple[str, ...]
-    """The header's cells, or the numbers of the columns counted from 1."""
-    header: str
-    """The header line without its end; empty: there is none."""
-    body: int
-    """Offset of the first record."""
-    roles: Mapping[str, int]
-    numbers: tuple[int, ...]
-    """Columns that hold numbers, as far as the sample tells."""
-    needed: tuple[int, ...]
-    """Those of them that are never blank in a sound row."""
-    time: int | None
-    spaced: bool = False
-    """A blank follows every delimiter."""
-    sample: int = 0
-    """Rows it was learned from."""
-
-    @property
-    def width(self) -> int:
-        """Columns of a sound row."""
-        return len(self.names)
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Layout:
-        """The reverse. Raises KeyError, TypeError or ValueError where it is not one of ours."""
-        plain = dict(raw)
-        for name in ("names", "numbers", "needed"):
-            plain[name] = tuple(plain[name])
-        return cls(**plain)
-
-
-# --- learning ----------------------------------------------------------------------------------------------------
 
 
 def learn(source: Source, options: FormatOptions) -> Reader | None:
     """A reader for the layout of the file, from its first 64 KiB. None: not one whole line yet. Raises StrangeError."""
-    head = source.read(0, HEAD)
-    start = _start(head)
-    text = head[start:]
-    _refuse_strange(text)
-    lines = text.split(b"\n")[:-1][: SAMPLE + 1]  # what follows the last line end may be cut
-    if not lines:
-        if len(head) == HEAD:
-            raise StrangeError("C4", f"Its first line is longer than {HEAD} bytes.")
-        return None
-    layout = _Learner(lines, start, options).layout()
+    layout = learned(source.read(0, HEAD), HEAD, options)
     return Reader(layout, columns.zone_of(options.timezone)) if layout else None
 
 
@@ -86,142 +39,17 @@ def again(layout: Mapping[str, Any], options: FormatOptions) -> Reader:
     return Reader(Layout.from_json(layout), columns.zone_of(options.timezone))
 
 
-def _start(head: bytes) -> int:
-    return len(BOM) if head.startswith(BOM) else 0
-
-
-def _refuse_strange(text: bytes) -> None:
-    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise StrangeError("C6", "It is UTF-16 text; the bot has to write UTF-8.")
-    if text.startswith((b"SQLite format 3\0", b"PAR1", b"\x1f\x8b", b"PK\x03\x04", b"ARROW1")):
-        raise StrangeError("kind", "It is no text but a database or a packed file: data_format.kind has to say which.")
-    first = text.split(b"\n", 1)[0]
-    if (hole := first.find(b"\0")) >= 0:
-        raise StrangeError("C2", "NUL bytes stand where its first line should be.", hole)
-    seen = text.lstrip()
-    if seen[:1] == b"<":
-        raise StrangeError("C11", f"It holds a web page instead of trades: {evidence(seen)}.")
-    if seen[:1] in (b"{", b"["):
-        raise StrangeError("C11", f"It holds JSON instead of delimited text: {evidence(seen)}.")
-
-
-class _Learner:
-    """Finds delimiter, header, width and kinds of columns in the first lines of a file."""
-
-    def __init__(self, lines: Sequence[bytes], start: int, options: FormatOptions) -> None:
-        self._options = options
-        self._zone = columns.zone_of(options.timezone)
-        self._body = start
-        blank = next((place for place, line in enumerate(lines) if line.strip()), len(lines))
-        self._body += sum(len(line) + 1 for line in lines[:blank])
-        self._lines = lines[blank:]
-        self._delimiter = options.delimiter or max(DELIMITERS, key=self._agreement)
-        self._rows = [row for row in (self._split(line, self._delimiter) for line in self._lines) if row]
-
-    def layout(self) -> Layout | None:
-        """The layout; None if there is no line with anything in it."""
-        if not self._rows:
-            return None
-        header = self._is_header(self._rows[0]) if self._options.header is None else self._options.header
-        rows = self._rows[1:] if header else self._rows
-        names = tuple(self._rows[0]) if header else _numbered(rows)
-        if len(names) > MOST_COLUMNS:
-            raise StrangeError("C4", f"Its rows have {len(names)} columns; more than {MOST_COLUMNS} are not read.")
-        rows = [row for row in rows if len(row) == len(names)]
-        roles = self._roles(names, rows, header)
-        known = _number_columns(roles, rows, header)
-        numbers = tuple(column for column in known if self._holds_numbers(column, rows, roles))
-        return Layout(
-            delimiter=self._delimiter,
-            names=names,
-            header=self._lines[0].rstrip(b"\r").decode("latin-1") if header else "",
-            body=self._body + (len(self._lines[0]) + 1 if header else 0),
-            roles=roles,
-            numbers=numbers,
-            needed=_needed(roles, numbers, rows),
-            time=self._time_column(roles, rows),
-            spaced=self._is_spaced(),
-            sample=len(rows),
-        )
-
-    def _split(self, line: bytes, delimiter: str) -> list[str]:
-        text = line.rstrip(b"\r").decode("utf-8", "backslashreplace")
-        try:
-            return next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), [])
-        except csv.Error:
-            return []
-
-    def _agreement(self, delimiter: str) -> tuple[int, int]:
-        """How many lines it cuts into as many cells as the first, and into how many."""
-        widths = [len(self._split(line, delimiter)) for line in self._lines[:20]]
-        first = widths[0] if widths else 0
-        return (widths.count(first), first) if first > 1 else (0, 0)
-
-    def _is_spaced(self) -> bool:
-        first, mark = self._lines[0], self._delimiter.encode()
-        return mark in first and first.count(mark + b" ") == first.count(mark)
-
-    def _is_header(self, first: Sequence[str]) -> bool:
-        """Names, and nothing that can stand in a row: no number, no time, no `BUY`."""
-        return not any(self._is_value(cell) for cell in first) and any(cell.strip() for cell in first)
-
-    def _is_value(self, cell: str) -> bool:
-        readers = (columns.money(cell), columns.moment(cell, self._zone), columns.side_of(cell))
-        return any(found is not None for found in readers)
-
-    def _roles(self, names: Sequence[str], rows: Sequence[Sequence[str]], header: bool) -> dict[str, int]:
-        named = columns.roles_of(names, self._options.columns)
-        return named if header else columns.roles_by_shape(rows, self._zone) | named
-
-    def _holds_numbers(self, column: int, rows: Sequence[Sequence[str]], roles: Mapping[str, int]) -> bool:
-        """A column that held other things from the start (a fee as `0.1 %`, an object) is the bot's own way."""
-        filled = [row[column] for row in rows if row[column]]
-        sound = sum(self._money(cell) is not None for cell in filled)
-        strange = len(filled) - sound
-        sure = column in {roles.get(role) for role in ("price", "amount", "pnl")}
-        return sound >= strange or (sure and strange < 3)
-
-    def _money(self, cell: str) -> object:
-        return columns.money(cell.replace(",", ".") if comma(self._delimiter) else cell)
-
-    def _time_column(self, roles: Mapping[str, int], rows: Sequence[Sequence[str]]) -> int | None:
-        column = roles.get("time")
-        if column is None:
-            return None
-        filled = [row[column] for row in rows if row[column]]
-        sound = sum(columns.moment(cell, self._zone) is not None for cell in filled)
-        return column if sound >= len(filled) - sound else None
-
-
-def _numbered(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Names for the columns of a file without header: their numbers, in the width that most rows have."""
-    widths = [len(row) for row in rows]
-    width = max(set(widths), key=lambda one: (widths.count(one), one))
-    return tuple(str(place) for place in range(1, width + 1))
-
-
-def _number_columns(roles: Mapping[str, int], rows: Sequence[Sequence[str]], header: bool) -> list[int]:
-    known = {roles[role] for role in columns.NUMBERS if role in roles}
-    if not header and rows:
-        known |= {column for column in range(len(rows[0])) if any("." in row[column] for row in rows)}
-    return sorted(known - {roles.get("time", -1), roles.get("opened", -1)})
-
-
-def _needed(roles: Mapping[str, int], numbers: Sequence[int], rows: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """A blank price or amount is no fill; a blank result is an open trade."""
-    wanted = () if "pnl" in roles else ("price", "amount")
-    found = {roles[role] for role in wanted if roles.get(role) in numbers}
-    return tuple(sorted(column for column in found if all(row[column] for row in rows)))
-
-
-def comma(delimiter: str) -> bool:
-    """Whether numbers may be written with a decimal comma: only where it cannot be the delimiter."""
-    return delimiter != ","
-
-
 # --- one record --------------------------------------------------------------------------------------------------
 
 _TIMES = rb"(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)?|\d{10}(?:\.\d{1,9})?|\d{13}|\d{16})"
+
+_DATE = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+
+
+@cache
+def _letters(mark: int) -> bytes:
+    """What may stand in an unquoted cell, for a character class: printable ASCII but quote and delimiter."""
+    return b"".join(re.escape(bytes([code])) for code in range(0x20, 0x7F) if code not in (0x22, mark))
 
 
 @dataclass(frozen=True)
@@ -249,6 +77,19 @@ class Reader:
         """The records of [start, stop); `start` is where one begins."""
         return Scan(source, self, start, stop)
 
+    def blank(self, line: bytes) -> bool:
+        """A blank line, or the header again: programs that append tables write it each time."""
+        kept = line.removeprefix(BOM).rstrip(b"\r")
+        return not kept.strip() or kept == self._header
+
+    @cached_property
+    def _header(self) -> bytes | None:
+        return self.layout.header.encode("latin-1") or None
+
+    def encode(self, trade: Fill | ClosedTrade, like: bytes | None) -> bytes | str:
+        """The row of a trade, written as the row `like` is (with its carriage return); text: why it cannot be."""
+        return rowwriting.encode(self.layout, self.zone, trade, like, self.cells(like) if like is not None else ())
+
     def key(self, raw: bytes) -> str:
         """Market, symbol and trade id of a sound record; empty if it has no trade id."""
         place = self.layout.roles
@@ -269,15 +110,20 @@ class Reader:
     def _cell_pattern(self, column: int, mark: bytes) -> bytes:
         if column == self.layout.time:
             time = rb'(?P<q>"?)(?P<t>' + _TIMES + rb")(?P=q)"
-            return b"(?:" + time + b")?" if "pnl" in self.layout.roles else time
+            return b"(?:" + time + self._words(column, mark) + b")?" if "pnl" in self.layout.roles else time
         if column in self.layout.numbers:
             number = columns.NUMBER.encode()
             if comma(self.layout.delimiter):
                 number = number.replace(b"[.]", b"[.,]")
             optional = b"" if column in self.layout.needed else b"?"
-            return b"(?:" + number + b'|"' + number + b'")' + optional
-        letters = b"".join(re.escape(bytes([code])) for code in range(0x20, 0x7F) if code not in (0x22, mark[0]))
+            return b"(?:" + number + b'|"' + number + b'"' + self._words(column, mark) + b")" + optional
+        letters = _letters(mark[0])
         return rb"(?:[" + letters + rb']*|"[ !#-~]*")'
+
+    def _words(self, column: int, mark: bytes) -> bytes:
+        """As further choices: the words for nothing that may stand in this column."""
+        words = sorted(dict(self._later).get(column, ()))
+        return b"".join(b"|" + re.escape(word.encode()) for word in words if mark.decode() not in word)
 
     @property
     def typed(self) -> bool:
@@ -302,33 +148,30 @@ class Reader:
         return at.timestamp()
 
     def cells(self, raw: bytes) -> list[str]:
-        """The cells of a record. Raises csv.Error if its quotes are wrong."""
-        text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
+        """The cells of a record, blank where a word says that nothing is known yet. Raises csv.Error: wrong quotes."""
+        cells = self._split(raw)
+        for column, words in self._later:
+            if column < len(cells) and cells[column] in words:
+                cells[column] = ""
+        return cells
+
+    @cached_property
+    def _later(self) -> tuple[tuple[int, frozenset[str]], ...]:
+        """(column, words for nothing) of the columns whose value may not be known yet."""
+        own = self.layout.nan
+        return tuple(
+            (column, NOTHING | NAN if column in own else NOTHING) for column in later_columns(self.layout.roles)
+        )
+
+    def _split(self, raw: bytes) -> list[str]:
+        text = raw.removeprefix(BOM).decode("utf-8", "backslashreplace").rstrip("\r")
         if '"' not in text and not self.layout.spaced:
             return text.split(self.layout.delimiter)
-        return next(self._parser(iter([line + "\n" for line in text.split("\n")])), [])
+        return next(self.parser(iter([line + "\n" for line in text.split("\n")])), [])
 
-    def _parser(self, lines: Iterator[str]) -> Iterator[list[str]]:
+    def parser(self, lines: Iterator[str]) -> Iterator[list[str]]:
         spaced = self.layout.spaced
         return csv.reader(lines, delimiter=self.layout.delimiter, skipinitialspace=spaced, strict=True)
-
-    def is_open(self, raw: bytes) -> bool:
-        """Whether a quoted cell is still open at the end. Raises csv.Error where the quotes cannot be right."""
-        wanted_more = False
-
-        def lines() -> Iterator[str]:
-            nonlocal wanted_more
-            for line in raw.decode("utf-8", "backslashreplace").split("\n"):
-                yield line + "\n"
-            wanted_more = True
-
-        try:
-            next(self._parser(lines()))
-        except csv.Error:
-            if wanted_more:
-                return True
-            raise
-        return False
 
     def flaw(self, raw: bytes) -> tuple[Flaw | None, float | None]:
         """What is wrong with a whole record, and its time where it has one."""
@@ -339,13 +182,23 @@ class Reader:
         wrong = self._wrong_cell(cells)
         width = self.layout.width
         if len(cells) != width:
-            text = f"It has {len(cells)} columns where {width} are expected: {evidence(raw)}."
-            return Flaw("C4", text, sound=wrong is None and width < len(cells) < 2 * width - 1), None
+            glued = self._holds_two(raw)
+            two = ", and two rows begin in it" if glued else ""
+            text = f"It has {len(cells)} columns where {width} are expected{two}: {evidence(raw)}."
+            odd = wrong is None and not glued and width < len(cells) < 2 * width - 1
+            return Flaw("C4", text, odd, glued), None
         if wrong is not None:
-            return wrong, None
+            return self._no(*wrong, cells), None
         return self._encoding(raw), self._time_in(cells)
 
+    def _holds_two(self, raw: bytes) -> bool:
+        """Whether more dates stand in it than in one row."""
+        times = {self.layout.roles[role] for role in ("time", "opened") if role in self.layout.roles}
+        return bool(times) and len(_DATE.findall(raw)) > len(times)
+
     def _encoding(self, raw: bytes) -> Flaw | None:
+        if raw.startswith(BOM):
+            return Flaw("C6", "A byte order mark stands within it, as where two files were put together.", sound=True)
         try:
             raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -356,13 +209,14 @@ class Reader:
         time = self.layout.time
         return self.time_of(cells[time]) if time is not None and cells[time] else None
 
-    def _wrong_cell(self, cells: Sequence[str]) -> Flaw | None:
+    def _wrong_cell(self, cells: Sequence[str]) -> tuple[str, int] | None:
+        """What a cell should hold and does not, and its column."""
         for column in self.layout.numbers:
             if column < len(cells) and not self._is_number(column, cells[column]):
-                return self._no("number", column, cells)
+                return "number", column
         time = self.layout.time
         if time is not None and time < len(cells) and not self._is_time(cells[time]):
-            return self._no("time", time, cells)
+            return "time", time
         return None
 
     def _is_number(self, column: int, cell: str) -> bool:
@@ -382,6 +236,59 @@ class Reader:
 # --- all records -------------------------------------------------------------------------------------------------
 
 More = tuple[int, Flaw | None, float | None]
+
+
+class Quoted:
+    """A record with quotes, which may go on in the next lines: each is parsed once, however many there are."""
+
+    def __init__(self, reader: Reader, lines: Sequence[bytes], place: int) -> None:
+        self._reader, self._lines, self._place = reader, lines, place
+        self.taken = 0
+        """Lines that belong to it as far as its quotes tell."""
+        self.wanted_more = False
+        """A quote is still open behind the last line that it may have."""
+
+    def closed(self) -> bool:
+        """Whether it ends within the next hundred lines, and before one that is a sound record by itself."""
+        try:
+            next(self._reader.parser(self.fed()))
+        except csv.Error:
+            return False
+        return True
+
+    def fed(self) -> Iterator[str]:
+        """The text of one line after the other, for a parser."""
+        for place in range(self._place, min(self._place + MOST_LINES, len(self._lines))):
+            line = self._lines[place]
+            if self.taken and self._reader.typed and self._reader.plain(line):
+                return
+            self.taken += 1
+            yield line.decode("utf-8", "backslashreplace") + "\n"
+        self.wanted_more = True
+
+
+class _Turns:
+    """Which process or run wrote each row, where a column says so: one after the other, or two by turns."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader, self._column = reader, reader.layout.roles["writer"]
+        self._now = ""
+        self._seen: set[str] = set()
+        self._back = 0
+
+    def see(self, line: bytes) -> Flaw | None:
+        """The next row. A flaw, once, when it was for the second time one that had been followed by another."""
+        name = self._reader.cells(line)[self._column].strip()
+        if name == self._now or not name:
+            return None
+        before, self._now = self._now, name
+        self._back += name in self._seen
+        if name not in self._seen and len(self._seen) < RUNS:
+            self._seen.add(name)
+        if self._back != 2:
+            return None
+        two = " and ".join(evidence(one.encode("utf-8", "backslashreplace"), 30) for one in sorted((before, name)))
+        return Flaw("C12", f"Rows of two programs stand in it by turns ({two}).", sound=True)
 
 
 class Scan:
@@ -404,7 +311,7 @@ class Scan:
         """Offset of the first NUL byte in what is incomplete."""
         self.cut_short = False
         """The file ended before `stop`: somebody shortened it meanwhile."""
-        self._header = reader.layout.header.encode("latin-1")
+        self._turns = _Turns(reader) if "writer" in reader.layout.roles else None
 
     def __iter__(self) -> Iterator[Row]:
         left: list[bytes] = []
@@ -426,40 +333,38 @@ class Scan:
 
     def _records(self, lines: list[bytes]) -> Generator[Row, None, list[bytes]]:
         """Yields the records in `lines`; returns the lines of one that goes on behind them."""
-        plain, stamp = self._reader.plain, self._reader.stamp
+        plain, stamp, turns = self._reader.plain, self._reader.stamp, self._turns
         offset, place = self.end, 0
         while place < len(lines):
             line = lines[place]
             found = plain(line)
-            taken, flaw, at = 1, None, None
-            try:
-                if found is None:
-                    taken, flaw, at = self._careful(lines, place)
-                else:
-                    at = stamp(found)
-            except ValueError:
-                flaw, at = self._reader.flaw(line)
-            if not taken:
-                break
-            raw = line if taken == 1 else b"\n".join(lines[place : place + taken])
-            if found is not None or not self._is_no_record(raw):
-                yield offset, raw, at, flaw
-            offset += len(raw) + 1
-            self.end = offset
-            place += taken
+            if found is None:
+                taken, flaw, at = self._careful(lines, place)
+                if not taken:
+                    break
+                line = b"\n".join(lines[place : place + taken])
+                if not self._reader.blank(line):
+                    yield offset, line, at, flaw
+                place += taken
+            else:
+                try:
+                    at, flaw = stamp(found), turns.see(line) if turns else None
+                except ValueError:
+                    flaw, at = self._reader.flaw(line)
+                yield offset, line, at, flaw
+                place += 1
+            offset += len(line) + 1
+        self.end = offset
         return lines[place:]
-
-    def _is_no_record(self, raw: bytes) -> bool:
-        """A blank line, or the header again: programs that append tables write it each time."""
-        line = raw.rstrip(b"\r")
-        return not line.strip() or (bool(line) and line == self._header)
 
     def _careful(self, lines: list[bytes], place: int) -> More:
         """How many lines the record has that begins here (0: more than there are), and what is wrong with it."""
         line = lines[place]
-        if self._is_no_record(line):
+        if self._reader.blank(line):
             return 1, None, None
         if b"\0" in line:
+            if is_wide(line):
+                return 1, Flaw("C6", f"It is UTF-16 text, as a command added it: {evidence(line)}."), None
             return 1, Flaw("C2", f"It holds {line.count(0)} NUL bytes: {evidence(line)}."), None
         taken = self._span(lines, place) if b'"' in line else 1
         if taken < 0:
@@ -470,18 +375,10 @@ class Scan:
 
     def _span(self, lines: list[bytes], place: int) -> int:
         """Lines of a record with quotes; 0: it goes on behind the last line; -1: a quote in it is stray."""
-        for taken in range(1, MOST_LINES + 1):
-            record = lines[place : place + taken]
-            if len(record) < taken:
-                return 0
-            if taken > 1 and self._reader.typed and self._reader.plain(record[-1]):
-                return -1
-            try:
-                if not self._reader.is_open(b"\n".join(record)):
-                    return taken
-            except csv.Error:
-                return -1
-        return -1
+        record = Quoted(self._reader, lines, place)
+        if record.closed():
+            return record.taken
+        return 0 if record.wanted_more and record.taken < MOST_LINES else -1
 
     def _stray(self, left: list[bytes]) -> Generator[Row, None, list[bytes]]:
         """A quote that no record of a believable length closes: only its own line is damaged."""

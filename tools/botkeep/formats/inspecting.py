@@ -7,185 +7,43 @@
    writes, and one look in five at such a file saw it empty.
 4. Damage with a live writer is suspect. It is certain once nobody writes any more, or when a later inspection, half a
    minute or more after, finds the very same bytes in the same place.
+5. A header that is gone is damage; one with other columns is an upgrade, told and never restored.
+6. What is odd and harmless (an order of rows, letters, equal rows without an id) is a note; the verdict stays ok.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..model import DataVerdict, Finding, Inspection, Tempo
-from . import files
-from .base import FormatOptions
+from . import files, headers
+from .base import FormatOptions, open_writers
 from .files import CAP, Source, regular
+from .knowledge import LISTED as LISTED
+from .knowledge import OWN_WAY, PAGE, Before, Damage, State, copy_of, print_of, state_from
 from .records import HEAD, Flaw, Kind, Reader, Scan, StrangeError, evidence
 
 BUDGET = 64 << 20
 """New bytes that one inspection reads: about three seconds. The next one goes on from there."""
 SAMPLE = 1 << 20
-LISTED = 20
-"""Damaged rows that are remembered one by one."""
 ENOUGH = 20
 """Rows from which a layout is learned for good."""
-OWN_WAY = 3
-"""Rows with odd columns from which on this is how the bot writes, and no damage: a restore would drop good trades."""
 PERSISTS = timedelta(seconds=30)
 YOUNG = timedelta(seconds=5)
 PAUSES = (0.02, 0.05, 0.1, 0.0)
-VERSION = 1
-PAGE = 4096
 _START = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass
-class Damage:
-    """A damaged record that was seen; it stays damage for as long as the same bytes are there."""
-
-    rule: str
-    text: str
-    row: int | None
-    offset: int
-    length: int
-    sha: str
-    seen: float
-    """Epoch seconds of the inspection that found it first."""
-    odd: bool = False
-
-    def stands(self, source: Source) -> bool:
-        """Whether its bytes are still there."""
-        return source.digest(self.offset, self.offset + self.length) == self.sha
-
-
-@dataclass
-class Before:
-    """Content that was there once and is not any more: rows, and by which bytes it can be known again."""
-
-    rows: int
-    to: int
-    head: str
-    anchor: str
-    seen: float
-    """Epoch seconds of the inspection that missed it first."""
-
-
-@dataclass
-class State:
-    """What is known of a file up to `to`: the cursor, as an object."""
-
-    reader: Reader | None = None
-    to: int = 0
-    head: str = ""
-    anchor: str = ""
-    records: int = 0
-    bad: int = 0
-    odd: int = 0
-    damages: list[Damage] = field(default_factory=list)
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=500))
-    hours: dict[int, int] = field(default_factory=dict)
-    before: Before | None = None
-    sampled: bool = False
-    file: str = ""
-    """Identity at the last inspection."""
-    note: str = ""
-    """What is odd, but no damage (text that is not UTF-8)."""
-
-    @property
-    def rows(self) -> int:
-        """Sound rows."""
-        return self.records - self.bad - (self.odd if self.odd < OWN_WAY else 0)
-
-    def take(self, scan: Scan, now: datetime) -> None:
-        """Read all records of the scan into what is known."""
-        horizon, numbered = now.timestamp() + 86400, not self.sampled
-        recent, hours = self.recent, self.hours
-        for offset, raw, at, flaw in scan:
-            self.records += 1
-            if flaw is not None:
-                self._note(flaw, offset, raw, self.records if numbered else None, now)
-            if at is not None and at < horizon:
-                recent.append(at)
-                hour = int(at // 3600)
-                hours[hour] = hours.get(hour, 0) + 1
-        self.to = scan.end
-        for hour in sorted(hours)[:-336]:
-            del hours[hour]
-
-    def _note(self, flaw: Flaw, offset: int, raw: bytes, row: int | None, now: datetime) -> None:
-        if flaw.rule == "C6":
-            self.note = self.note or flaw.text
-            return
-        self.odd += flaw.sound
-        self.bad += not flaw.sound
-        if len(self.damages) < LISTED:
-            kept = raw[:PAGE]
-            sha = hashlib.sha256(kept).hexdigest()
-            self.damages.append(Damage(flaw.rule, flaw.text, row, offset, len(kept), sha, now.timestamp(), flaw.sound))
-
-    def tempo(self) -> Tempo:
-        """How often the bot trades. Rows need not be in order: exchanges report in batches."""
-        times = sorted(self.recent)
-        gaps = tuple(round(later - at, 3) for at, later in pairwise(times))[-200:]
-        newest = datetime.fromtimestamp(times[-1], UTC) if times else None
-        return Tempo(newest, gaps, tuple(sorted(self.hours.items())), tuple(self.recent))
-
-    def missed(self, now: datetime) -> Before | None:
-        """What is missed if this content is gone: the larger of itself and what was missed already."""
-        if self.before and self.before.rows >= self.rows:
-            return self.before
-        return Before(self.rows, self.to, self.head, self.anchor, now.timestamp()) if self.to else self.before
-
-    def as_json(self, options: str, more: bool) -> dict[str, Any]:
-        """The cursor."""
-        return {
-            "v": VERSION,
-            "options": options,
-            "layout": self.reader.as_json() if self.reader else None,
-            **{name: getattr(self, name) for name in _PLAIN},
-            "damages": [asdict(damage) for damage in self.damages],
-            "recent": list(self.recent),
-            "hours": [list(pair) for pair in sorted(self.hours.items())],
-            "before": asdict(self.before) if self.before else None,
-            "more": more,
-        }
-
-
-_PLAIN = ("to", "head", "anchor", "records", "bad", "odd", "sampled", "file", "note")
-
-
-def _state_from(cursor: Mapping[str, Any] | None, kind: Kind, options: FormatOptions) -> State | None:
-    """What a cursor says; None for no cursor, one of another version or of other options, or a damaged one."""
-    if not cursor or cursor.get("v") != VERSION or cursor.get("options") != _print_of(options):
-        return None
-    try:
-        return State(
-            reader=kind.again(cursor["layout"], options) if cursor["layout"] else None,
-            damages=[Damage(**damage) for damage in cursor["damages"]],
-            recent=deque(cursor["recent"], maxlen=500),
-            hours={int(hour): int(count) for hour, count in cursor["hours"]},
-            before=Before(**cursor["before"]) if cursor["before"] else None,
-            **{name: cursor[name] for name in _PLAIN},
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _print_of(options: FormatOptions) -> str:
-    said = (options.delimiter, options.header, sorted(options.columns.items()), options.timezone, options.mode)
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 def inspect(
     kind: Kind, path: Path, *, options: FormatOptions, cursor: dict[str, Any] | None, writing: bool, now: datetime
 ) -> Inspection:
     """A format's `inspect`, for a kind of record files."""
-    known = _state_from(cursor, kind, options)
+    known = state_from(cursor, kind, options)
     try:
         for pause in PAUSES:
             seen, settled = _look(kind, path, options, known, writing, now)
@@ -213,7 +71,9 @@ def _missing(path: Path, known: State | None, cursor: dict[str, Any] | None, wri
     missed = known and known.missed(_START)
     if missed and missed.rows:
         moved = files.moved_to(path, asdict(missed))
+        held = None if moved else files.held_deleted(path)
         where = f"; its bytes are in {moved.name} beside it" if moved else ""
+        where = f"; a process still holds it, so its bytes are in {held} until that ends" if held else where
         findings = (Finding("C14", f"It is gone; {missed.rows} rows were in it{where}.", not writing),)
     return Inspection(DataVerdict.MISSING, findings, cursor=cursor or {})
 
@@ -248,14 +108,22 @@ class _Look:
         state, read_from = self._begin()
         try:
             read_from = self._read(state, read_from)
-            if not self.settled:
+            if not self.settled or self._source.cut:
                 return self._unsettled()
             if not self._more:
                 self._compare(state)
             self._name_damages(state)
         except StrangeError as strange:
             self._strange(state, strange)
-        return self._conclude(state, read_from)
+        return self._unsettled() if self._slipped() else self._conclude(state, read_from)
+
+    def _slipped(self) -> bool:
+        """Whether what we read may be half of one version of the file and half of the next.
+
+        A damaged row was read twice; that rows are gone, or that it is another file, is said of one that stood still.
+        """
+        says = any(one.certain and one.rule in _OF_ALL for one in self._damages)
+        return self._source.cut or (self._writing and says and self._source.changed())
 
     def _begin(self) -> tuple[State, int]:
         known = self._known
@@ -264,8 +132,9 @@ class _Look:
         unchanged = known.file == self._source.identity
         if unchanged or (files.bears(self._source, _marks_of(known)) and self._damages_stand(known.damages)):
             self._steady = unchanged or known.to > 0
-            return _copy(known), known.to
-        return State(before=known.missed(self._now)), 0
+            return copy_of(known), known.to
+        drift = known.drift if known.unfit else ""
+        return State(before=known.missed(self._now), header=known.header, drift=drift, unfit=known.unfit), 0
 
     def _damages_stand(self, damages: Iterable[Damage]) -> bool:
         return all(damage.stands(self._source) for damage in damages)
@@ -274,7 +143,7 @@ class _Look:
         """Read what is new into `state`; returns where it began."""
         reader = state.reader
         if reader is None or reader.sample < ENOUGH:
-            reader = self._kind.learn(self._source, self._options) or reader
+            reader = self._learned(state) or reader
         if reader is None:
             self._no_line_yet(state)
             return start
@@ -289,11 +158,41 @@ class _Look:
             state.head, state.anchor = found["head"], found["anchor"]
         return start
 
+    def _learned(self, state: State) -> Reader | None:
+        """The layout of the file; where its header is gone, the one that it had."""
+        reader = self._kind.learn(self._source, self._options)
+        known = self._known.reader if self._known else None
+        if reader is None:
+            return None
+        if known is None or not state.header:
+            state.header = headers.header_of(reader)
+            return reader
+        return self._against(state, known, reader)
+
+    def _against(self, state: State, known: Reader, reader: Reader) -> Reader:
+        """The header that was learned against the one that was there before."""
+        change = headers.change({**known.as_json(), "header": state.header}, reader.as_json())
+        if change is None:
+            return reader
+        if not change.lost:
+            state.drift, state.unfit = change.text, change.unfit
+            state.header = state.header if change.unfit else headers.header_of(reader)
+            return reader
+        first = self._source.read(0, HEAD).split(b"\n", 1)[0]
+        again = headers.headless(self._kind, known, first, self._options)
+        if state.before and files.moved_to(self._path, asdict(state.before)):
+            state.header = ""  # a new file after a rotation: its bot writes a header only when it starts
+        elif again is not None and not any(damage.rule == "C3" for damage in state.damages):
+            text = f"Its header is gone; it begins with a row: {evidence(first)}."
+            state.keep(Flaw("C3", text), 0, first, None, self._now)
+        return again or reader
+
     def _read_new(self, state: State, reader: Reader, start: int) -> None:
         fresh = len(state.damages)
         stop = min(self._source.size, start + BUDGET)
         scan = reader.scan(self._source, start, stop)
         state.take(scan, self._now)
+        state.look_back(self._source, self._now)
         self._settle(scan, state.damages[fresh:])
         stuck = stop < self._source.size and len(scan.tail) == HEAD
         if stop == self._source.size or stuck:
@@ -369,7 +268,7 @@ class _Look:
         page = "web page" in str(strange)
         by_name = strange.rule == "C11" and (page or self._path.suffix.lower() in _OURS)
         rule = "C11" if strange.rule == "kind" else strange.rule
-        if was_good or by_name or rule == "C2":
+        if rule != "C6" and (was_good or by_name or rule == "C2"):
             certain = not self._writing or page or (was_good and rule == "C11")
             self._damage(rule, str(strange), certain, strange.offset)
         else:
@@ -408,26 +307,58 @@ class _Look:
         return state.to >= head and self._source.digest(0, head) != before.head
 
     def _name_damages(self, state: State) -> None:
-        own_way = state.odd >= OWN_WAY
+        ways = {"odd": state.odd >= OWN_WAY, "C7": state.twice >= OWN_WAY and state.passage.paired * 3 > state.records}
         for damage in state.damages:
-            if damage.odd and own_way:
+            if ways.get("odd" if damage.odd else damage.rule):
                 continue
             if damage.rule != "C2" and state.reader and not state.reader.typed:
                 self._unreadable = True
                 self._note(damage.rule, f"It is no table of trades that botkeep knows. {damage.text}", damage.offset)
                 continue
             lasts = self._now.timestamp() - damage.seen >= PERSISTS.total_seconds()
-            self._damage(damage.rule, damage.text, not self._writing or lasts, damage.offset, damage.row)
-        if own_way:
+            text = damage.text + (self._writers() if damage.rule == "C12" else "")
+            self._damage(damage.rule, text, not self._writing or lasts, damage.offset, damage.row)
+        if ways["odd"]:
             text = f"{state.odd} rows have more columns than its header: a person should look, no restore can help."
             places = [(damage.offset, damage.row) for damage in state.damages if damage.odd]
             self._note("C3", text, *(places[0] if places else (None,)))
+        if ways["C7"]:
+            text = f"{state.twice} of {state.records} rows stand in it twice: the bot writes so. They are counted once."
+            self._note("C7", text, None)
+        self._name_oddities(state)
+
+    def _writers(self) -> str:
+        """Who has it open for writing, if that is more than one."""
+        found = [str(pid) for pid in open_writers(self._path)] if self._writing else []
+        return f" Processes {' and '.join(found)} have it open for writing." if len(found) > 1 else ""
+
+    def _name_oddities(self, state: State) -> None:
+        """What is to be known and is no damage."""
+        passage = state.passage
+        if state.sampled:
+            text = f"It has {self._source.size / 1e9:.1f} GB: only its first and its last {SAMPLE >> 20} MiB were read."
+            self._note("C0", text, None)
+        if wrong := headers.misnamed(state.reader, self._options):
+            self._unreadable = True
+            self._note("C3", wrong, 0)
+        if state.drift:
+            self._unreadable = self._unreadable or state.unfit
+            self._note("C3", state.drift, 0)
         if state.note:
             self._note("C6", state.note, None)
+        if state.turns:
+            self._note("C12", state.turns + self._writers(), None)
+        if passage.alike:
+            text = f"{passage.alike} rows are as one before them and have no trade id: perhaps fills, perhaps copies."
+            self._note("C7", text, None)
+        if passage.first_back and passage.back * 3 < state.records:
+            text = f"{passage.back} rows are more than a minute older than the row before them."
+            self._note("C8", text, passage.first_back[1], passage.first_back[0] if not state.sampled else None)
 
     # --- the verdict ---
 
     def _unsettled(self) -> Inspection:
+        self.settled = False
         text = "It was written over while it was read."
         return Inspection(
             DataVerdict.PENDING,
@@ -436,7 +367,7 @@ class _Look:
             mtime=self._mtime(),
             identity=self._source.identity,
             tempo=self._known.tempo() if self._known else Tempo(),
-            cursor=self._known.as_json(_print_of(self._options), False) if self._known else {},
+            cursor=self._known.as_json(print_of(self._options), False) if self._known else {},
         )
 
     def _conclude(self, state: State, read_from: int) -> Inspection:
@@ -455,7 +386,7 @@ class _Look:
             identity=self._source.identity,
             read_from=read_from,
             tempo=tempo,
-            cursor=state.as_json(_print_of(self._options), self._more),
+            cursor=state.as_json(print_of(self._options), self._more),
         )
 
     def _verdict(self) -> DataVerdict:
@@ -467,7 +398,7 @@ class _Look:
             return DataVerdict.UNREADABLE
         if self._replaced:
             return DataVerdict.REPLACED
-        waits = any(note.rule in ("C0", "C1", "C10") for note in self._notes)
+        waits = self._more or any(note.rule in ("C1", "C10") for note in self._notes)
         return DataVerdict.PENDING if waits else DataVerdict.OK
 
     def _tempo_of_end(self, reader: Reader, to: int) -> Tempo:
@@ -482,15 +413,10 @@ class _Look:
 
 
 _OURS = frozenset({".csv", ".tsv"})
+_OF_ALL = frozenset({"C3", "C10", "C11"})
+"""Findings about a file as a whole."""
 
 
 def _marks_of(state: State) -> dict[str, Any]:
     """What `files.bears` needs of a state."""
     return {"to": state.to, "head": state.head, "anchor": state.anchor}
-
-
-def _copy(state: State) -> State:
-    """A state to change, while the known one stays for another try."""
-    copy = State(**vars(state))
-    copy.damages, copy.recent, copy.hours = list(state.damages), deque(state.recent, maxlen=500), dict(state.hours)
-    return copy

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..model import ClosedTrade, Fill
 from ..untrusted import clean
 from .base import FormatOptions
 from .files import Source
@@ -22,6 +23,13 @@ class Flaw:
     rule: str
     text: str
     sound: bool = False
+    glued: bool = False
+    """Two records stand in it, or the beginnings of two."""
+
+    @property
+    def harmless(self) -> bool:
+        """Whether the record is as good as any: only its letters, or who wrote it, are to be known."""
+        return self.sound and self.rule in ("C6", "C12")
 
 
 class StrangeError(Exception):
@@ -83,6 +91,17 @@ class Reader(Protocol):
 
     def key(self, raw: bytes) -> str:
         """What makes a sound record this trade and no other: its trade id with market and symbol; empty: nothing."""
+        ...
+
+    def blank(self, line: bytes) -> bool:
+        """Whether a whole line is no record at all: nothing stands in it, or the header again."""
+        ...
+
+    def encode(self, trade: Fill | ClosedTrade, like: bytes | None) -> bytes | str:
+        """The record of a trade, without line end, in the way of writing of `like`, a sound record of the file.
+
+        Text: why the record cannot hold it. `like` is None where the file has no record yet.
+        """
         ...
 
 
