@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import itertools
 import json
 import os
 import random
 import shutil
+import sqlite3
 import stat
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from botkeep import backups
+from botkeep import backups, retention
 from botkeep.backups import CHUNK, LocalStore, Pruned, Snapshot, newest_good, snapshots
 from botkeep.config import Bot
 from botkeep.formats import FORMATS
 from botkeep.model import BotkeepError, StoreError
+from botkeep.proving import prove
+from botkeep.stores import Stores
 from support import forks, kills, small_disk
+from support.formats import FACTORIES
 from support.trade_files import HEADER, Writer, row, table
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -38,9 +44,9 @@ class Shelf:
         self.bot = Bot(name="doge", data_file=self.path)
         self.now = NOW
 
-    def back_up(self, after: timedelta = timedelta(hours=1)) -> Snapshot:
+    def back_up(self, after: timedelta = timedelta(hours=1), accept: str = "") -> Snapshot:
         self.now += after
-        return back_up(self.bot, self.store, self.now)
+        return back_up(self.bot, self.store, self.now, accept)
 
     def content(self, snapshot: Snapshot) -> bytes:
         target = self.path.with_name("fetched")
@@ -51,8 +57,9 @@ class Shelf:
         return sorted(path for path in (self.store.root / "objects").rglob("*") if path.is_file())
 
 
-def back_up(bot: Bot, store: LocalStore, now: datetime) -> Snapshot:
-    return backups.back_up(bot, store, format=FORMATS["csv"], options=bot.format_options(), now=now, head=HEAD)
+def back_up(bot: Bot, store: LocalStore, now: datetime, accept: str = "") -> Snapshot:
+    csv, options = FORMATS["csv"], bot.format_options()
+    return backups.back_up(bot, store, format=csv, options=options, now=now, head=HEAD, accept=accept)
 
 
 @pytest.fixture
@@ -97,7 +104,7 @@ def test_a_grown_file_stores_its_last_chunk_and_an_unchanged_one_nothing(shelf: 
         file.write(table(40_000))
     shelf.back_up()
     first = set(shelf.objects())
-    assert len(first) == -(-shelf.path.stat().st_size // CHUNK) > 2
+    assert len(first) == len(list(backups.pieces(shelf.path.stat().st_size))) > 2
     shelf.back_up()
     assert set(shelf.objects()) == first
     with shelf.path.open("a") as file:
@@ -165,15 +172,222 @@ def test_a_file_that_lost_rows_is_refused_unless_they_lie_beside_it(shelf: Shelf
         shelf.back_up()
 
 
-def test_rows_that_changed_since_are_noted_unless_the_bot_rewrites_its_rows(shelf: Shelf) -> None:
-    shelf.back_up()
+@pytest.mark.parametrize("beside", ["trades.csv.bak", "trades_yesterday.csv", "trades.csv.1.gz"])
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        (table(100).replace("0.100049", "0.100949"), "C13"),
+        (table(49), "it has 49 rows"),
+        (HEADER + "".join(row(n) for n in range(20, 130)), "C13"),
+    ],
+)
+def test_a_copy_beside_a_file_explains_nothing_that_the_file_lost(
+    shelf: Shelf, beside: str, now: str, says: str
+) -> None:
+    good = shelf.back_up()
+    data = shelf.path.read_bytes()
+    shelf.path.with_name(beside).write_bytes(gzip.compress(data) if beside.endswith(".gz") else data)
+    shelf.path.write_text(now)
+    with pytest.raises(BotkeepError, match=says):
+        shelf.back_up()
+    assert newest_good(shelf.store, "doge") == good
+
+
+def test_a_copy_beside_a_database_explains_nothing_that_the_database_lost(tmp_path: Path) -> None:
+    files, path = FACTORIES["sqlite"], tmp_path / "trades.sqlite"
+    bot = Bot.model_validate({"name": "doge", "data_file": path, "data_format": {"kind": "sqlite"}})
+    store = LocalStore(tmp_path / "store", keep_free=0)
+
+    def take(hour: int) -> Snapshot:
+        now, options = NOW + timedelta(hours=hour), bot.format_options()
+        return backups.back_up(bot, store, format=FORMATS["sqlite"], options=options, now=now, head=HEAD)
+
+    files.write(path, 10, 0)
+    good = take(0)
+    backups.fetch(store, good, tmp_path / "trades.sqlite.bak")
+    for ask in ("DELETE FROM fills WHERE id > 7", "DELETE FROM fills WHERE id < 5"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(ask)
+        assert backups.rotated(path, good) is None
+        with pytest.raises(BotkeepError, match="was not backed up"):
+            take(1)
+    files.write(path, 2, 10)
+    assert take(2).notes == ("the file began anew; what it held before is in trades.sqlite.bak",)
+
+
+def test_rows_that_changed_since_are_refused_and_named_unless_the_bot_rewrites_its_rows(shelf: Shelf) -> None:
+    good = shelf.back_up()
     shelf.path.write_text(table(100).replace("0.100040", "0.100041"))
-    assert shelf.back_up().notes == ("rows that were backed up before have changed in the file",)
+    with pytest.raises(BotkeepError, match=r"are not in it as they were\. C13 .* Lines that differ: 42\.") as caught:
+        shelf.back_up()
+    assert '"mode": "rewrite"' in str(caught.value)
+    assert newest_good(shelf.store, "doge") == good
     rewriter = Bot.model_validate(
         {"name": "doge", "data_file": shelf.path, "data_format": {"kind": "csv", "mode": "rewrite"}}
     )
     shelf.path.write_text(table(100).replace("0.100040", "0.100042"))
     assert back_up(rewriter, shelf.store, shelf.now + timedelta(hours=1)).notes == ()
+    shelf.path.write_text(table(99))
+    with pytest.raises(BotkeepError, match="it has 99 rows, and the backup of"):
+        back_up(rewriter, shelf.store, shelf.now + timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "notes"),
+    [
+        (lambda text: text.replace("0.100040", "0.100041"), "is not as it was"),
+        (lambda text: text.replace(row(41), "").replace(row(42), ""), "It has 98 rows; the last backup has 100."),
+        (lambda text: text[: len(table(50))], "It has 50 rows; the last backup has 100."),
+    ],
+)
+def test_a_person_can_have_the_file_taken_as_it_is(shelf: Shelf, change: Callable[[str], str], notes: str) -> None:
+    good = shelf.back_up()
+    shelf.path.write_text(change(table(100)))
+    with pytest.raises(BotkeepError, match="--accept REASON"):
+        shelf.back_up()
+    made = shelf.back_up(accept="the exchange took two trades back")
+    assert made.accepted == "the exchange took two trades back"
+    assert notes in made.notes[0]
+    assert made.notes[0].endswith("): the exchange took two trades back")
+    assert snapshots(shelf.store, "doge") == [good, made]
+    with shelf.path.open("a") as file:
+        file.write(row(100))
+    assert shelf.back_up().notes == (), "it is the new truth"
+
+
+def test_nobody_can_have_a_damaged_file_taken(shelf: Shelf) -> None:
+    shelf.back_up()
+    shelf.path.write_text(table(100).replace("0.100040,100.0", "0.100040,nan"))
+    with pytest.raises(BotkeepError, match="C9"):
+        shelf.back_up(accept="it is right")
+
+
+def test_a_file_that_is_longer_but_lost_old_rows_is_refused(shelf: Shelf) -> None:
+    """D21: as many rows as before came behind ten that are gone."""
+    shelf.back_up()
+    shelf.path.write_text(HEADER + "".join(row(n) for n in range(140) if not 30 <= n < 40))
+    with pytest.raises(BotkeepError, match="Lines that differ: 32, 33, 34, 35, 36 and 65 more"):
+        shelf.back_up()
+
+
+def test_a_rotated_file_is_known_again_in_its_compressed_copy(shelf: Shelf) -> None:
+    shelf.back_up()
+    shelf.path.with_name("trades.csv.2.gz").write_bytes(gzip.compress(table(100).encode() + b"more"))
+    shelf.path.with_name("trades.csv.1.gz").write_bytes(b"no gzip")
+    shelf.path.with_name("trades.csv.0.gz").write_bytes(gzip.compress(table(99).encode()))
+    shelf.path.write_text(table(3, start=100))
+    assert shelf.back_up().notes == ("the file began anew; what it held before is in trades.csv.2.gz",)
+
+
+def test_snapshots_of_the_version_before_are_still_good(shelf: Shelf) -> None:
+    made = shelf.back_up()
+    path = shelf.store.root / made.key
+    body = json.loads(path.read_text())
+    for name in ("mark", "accepted", "figures", "checked", "check"):
+        del body[name]
+    body["schema"] = 1
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    body["check"] = hashlib.sha256(text.encode()).hexdigest()
+    _spoil(path, json.dumps(body).encode())
+    old = newest_good(shelf.store, "doge")
+    assert old is not None
+    assert (old.id, old.rows, old.mark) == (made.id, 100, {"size": made.size, "sha256": made.sha256, "rows": 100})
+    assert shelf.content(old) == shelf.path.read_bytes()
+    with shelf.path.open("a") as file:
+        file.write(row(100))
+    assert shelf.back_up().seq == 2
+    shelf.path.write_text(table(99))
+    with pytest.raises(BotkeepError, match="it has 99 rows, and the backup of"):
+        shelf.back_up()
+
+
+def test_another_kind_is_not_compared_but_may_not_have_fewer_rows(shelf: Shelf) -> None:
+    shelf.back_up()
+    lines = [json.dumps({"time": f"2026-11-01T00:{n // 60:02}:{n % 60:02}Z", "symbol": "DOGEUSDT", "side": "BUY",
+                         "price": 0.1, "qty": 5, "trade_id": str(n)}) for n in range(120)]  # fmt: skip
+    bot = Bot.model_validate({"name": "doge", "data_file": shelf.path, "data_format": {"kind": "jsonl"}})
+
+    def take() -> Snapshot:
+        options, now = bot.format_options(), shelf.now + timedelta(hours=1)
+        return backups.back_up(bot, shelf.store, format=FORMATS["jsonl"], options=options, now=now, head=HEAD)
+
+    shelf.path.write_text("\n".join(lines[:50]) + "\n")
+    with pytest.raises(BotkeepError, match="it has 50 rows"):
+        take()
+    shelf.path.write_text("\n".join(lines) + "\n")
+    assert take().rows == 120
+
+
+# --- what is not done twice --------------------------------------------------------------------------------------
+
+
+def test_of_a_grown_file_only_new_rows_are_read_and_damage_in_them_is_found(shelf: Shelf) -> None:
+    shelf.path.write_text(table(30_000))
+    shelf.back_up()
+    with shelf.path.open("a") as file:
+        file.write(row(30_000))
+    assert shelf.back_up().rows == 30_001
+    for spoilt in (row(30_001).replace(",100.0,", ",nan,"), "\0" * 512, row(29_999)):
+        whole = shelf.path.read_bytes()
+        with shelf.path.open("a") as file:
+            file.write(spoilt + row(30_002))
+        with pytest.raises(BotkeepError, match="it is not sound"):
+            shelf.back_up()
+        shelf.path.write_bytes(whole)
+    assert shelf.back_up().rows == 30_001
+
+
+@pytest.mark.parametrize("spoil", [b"", b"{", b"0" * 64 + b'\n{"v": 1}', b"\xff\xfe"])
+def test_what_was_remembered_may_be_lost_or_wrong_at_any_time(shelf: Shelf, spoil: bytes) -> None:
+    shelf.back_up()
+    shelf.store.cache("doge").write_bytes(spoil)
+    with shelf.path.open("a") as file:
+        file.write(row(100))
+    assert shelf.back_up().rows == 101
+    shelf.store.cache("doge").unlink()
+    shelf.path.write_text(shelf.path.read_text() + row(101).replace(",100.0,", ",nan,"))
+    with pytest.raises(BotkeepError, match="C9"):
+        shelf.back_up()
+
+
+def test_a_byte_that_changed_without_a_trace_is_found(shelf: Shelf) -> None:
+    """Size and times are as they were: the whole file is hashed at each backup."""
+    shelf.back_up()
+    before, data = shelf.path.stat(), shelf.path.read_bytes()
+    with shelf.path.open("r+b") as file:
+        file.write(data.replace(b"0.100040", b"0.100041"))
+    os.utime(shelf.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert shelf.path.stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(BotkeepError, match="C13"):
+        shelf.back_up()
+
+
+def test_other_options_have_an_unchanged_file_looked_at_again(shelf: Shelf) -> None:
+    shelf.back_up()
+    bot = Bot.model_validate(
+        {"name": "doge", "data_file": shelf.path, "data_format": {"kind": "csv", "columns": {"price": "nowhere"}}}
+    )
+    with pytest.raises(BotkeepError):
+        back_up(bot, shelf.store, shelf.now + timedelta(hours=1))
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 200_000, CHUNK - 1, CHUNK, 3 * CHUNK + 777_777])
+def test_pieces_are_a_whole_and_the_next_ones_share_all_but_the_last_of_them(size: int) -> None:
+    cut = list(backups.pieces(size))
+    assert sum(length for _, length in cut) == size
+    assert [start for start, _ in cut] == [sum(length for _, length in cut[:n]) for n in range(len(cut))]
+    assert all(length <= CHUNK for _, length in cut)
+    fresh = set(backups.pieces(size + 8000)) - set(cut)
+    assert sum(length for _, length in fresh) <= 2 * CHUNK
+
+
+def test_a_file_that_grows_to_a_mebibyte_is_stored_a_few_times_over_not_a_hundred() -> None:
+    stored, written = set(), 0
+    for size in range(8000, CHUNK + 1, 8000):
+        fresh = set(backups.pieces(size)) - stored
+        written += sum(length for _, length in fresh)
+        stored |= fresh
+    assert written < 10 * CHUNK, "the last mebibyte anew each time would be 66 of them"
 
 
 def test_a_missing_file_and_a_bot_without_one_are_said_so(shelf: Shelf) -> None:
@@ -354,6 +568,20 @@ def test_pruning_removes_manifests_and_only_old_objects_that_nobody_names(shelf:
     assert all(backups.newest_good(shelf.store, "doge", before=one.at) for one in snapshots(shelf.store, "doge")[1:])
 
 
+def test_pruning_is_due_when_half_a_day_of_backups_can_go(shelf: Shelf) -> None:
+    shelf.now = NOW - timedelta(days=30)
+    due = []
+    for _ in range(70):
+        shelf.back_up()
+        if retention.is_due(shelf.store, "doge", shelf.now):
+            due.append(len(snapshots(shelf.store, "doge")))
+            assert len(backups.prune(shelf.store, "doge", shelf.now).removed) >= retention.WORTH
+            assert not retention.is_due(shelf.store, "doge", shelf.now)
+    assert due == [62], "48 hours, the end of the first day, the oldest, and a dozen more"
+    shelf.store.put("manifests/doge/strange.json", b"{}")
+    assert not retention.is_due(shelf.store, "doge", shelf.now)
+
+
 def _prove(dry: Pruned, done: Pruned) -> None:
     assert dry.removed == done.removed
     assert dry.removed
@@ -468,3 +696,36 @@ print("kept")
     printed = small_disk.run(script, size="320k", at=tmp_path / "disk", workspace_modules=tools)
     assert printed.startswith("refused: ")
     assert printed.endswith("kept\n")
+
+
+# --- every format ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_backed_up_grown_and_refused_when_it_lost_rows(tmp_path: Path, kind: str) -> None:
+    files, path = FACTORIES[kind], tmp_path / "trades.data"
+    bot = Bot.model_validate({"name": "doge", "data_file": path, "data_format": {"kind": kind}})
+    store, clock = LocalStore(tmp_path / "store", keep_free=0), itertools.count()
+
+    def take(**how: str) -> Snapshot:
+        now, options = NOW + timedelta(hours=next(clock)), bot.format_options()
+        return backups.back_up(bot, store, format=FORMATS[kind], options=options, now=now, head=HEAD, **how)
+
+    files.write(path, 60, 0)
+    made = [take(), take()]
+    files.append(path, 5, 60)
+    made.append(take())
+    assert [one.rows for one in made] == [60, 60, 65]
+    path.unlink()
+    files.write(path, 50, 0)
+    with pytest.raises(BotkeepError, match=r"has 50 rows|not backed up"):
+        take()
+    assert newest_good(store, "doge") == made[-1]
+    proof = prove(bot, Stores(store), format=FORMATS[kind], options=bot.format_options(), now=NOW)
+    assert (proof.ok, proof.rows, proof.figures and proof.figures["trades"]) == (True, 65, 65), proof.sentence
+    made.append(take(accept="fifteen of them were of a test"))
+    assert made[-1].rows == 50
+    for one in made:
+        target = tmp_path / "fetched"
+        backups.fetch(store, one, target)
+        assert len(FORMATS[kind].trades(target, options=bot.format_options()).fills) == one.rows
