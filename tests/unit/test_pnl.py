@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -138,6 +139,28 @@ def test_a_lot_divided_into_thirds_loses_nothing() -> None:
     assert realised(*lines) == Decimal("-300.1")
 
 
+@pytest.mark.parametrize("method", ["fifo", "average"])
+@pytest.mark.parametrize("names", [("Binance", "binance"), ("gate_io", "gateio"), ("gate_io", "Gate.io")])
+def test_a_market_that_is_spelled_in_two_ways_has_one_book_under_its_first_name(
+    names: tuple[str, str], method: str
+) -> None:
+    lines: list[Line] = [("buy", "1", "100"), ("sell", "2", "110", "1", "USDT"), ("sell", "1", "120")]
+    made = zip(fills(*lines).fills, (*names, names[0]), strict=True)
+    found = figures(
+        "bot", TradeTable("fills", tuple(replace(one, market=market) for one, market in made)), method=method
+    )
+    assert (found.realised, found.trades, found.fees) == (Decimal("9.5"), 1, 1)
+    assert [(one.market, one.trades) for one in found.symbols] == [(names[0], 1)]
+    assert [(one.market, one.amount) for one in found.positions] == [(names[0], -2)]
+    assert found.notes == (), "no sell was the first fill of a market"
+
+
+def test_closed_trades_of_a_market_that_is_spelled_in_two_ways_are_one_line() -> None:
+    made = [ClosedTrade(START, "BTC/USDT", Decimal(3), currency="USDT", market=name) for name in ("Kraken", "kraken")]
+    found = figures("bot", TradeTable("closed", closed=tuple(made)))
+    assert [(one.market, one.realised, one.trades) for one in found.symbols] == [("Kraken", 6, 2)]
+
+
 def test_markets_and_symbols_have_books_of_their_own_and_currencies_are_never_added_up() -> None:
     euro = fills(("buy", "1", "10"), ("sell", "1", "14"), symbol="ETH-EUR")
     dollar = fills(("buy", "1", "100"), ("sell", "1", "101"), ("buy", "1", "7"), symbol="BTC/USDT:USDT")
@@ -205,6 +228,13 @@ def test_a_currency_that_nobody_names_is_said_to_be_unknown() -> None:
 def test_no_trades_are_zero_not_an_error() -> None:
     found = figures("bot", TradeTable("fills"), capital=Decimal(100), currency="USDT")
     assert (found.realised, found.trades, found.win_rate, found.percent, found.currency) == (0, 0, None, 0, "USDT")
+
+
+def test_amounts_beyond_all_money_are_rounded_as_any_other() -> None:
+    """The grammar of numbers allows 1e99: a figure of it is nonsense, but no reason to fail."""
+    huge = figures("bot", fills(("buy", "1e99", "1e99"), ("sell", "1e99", "3e99"))).realised
+    assert rounded(huge) == Decimal("2e198")
+    assert rounded(Decimal("1e-99")) == 0
 
 
 def test_an_unknown_method_is_refused() -> None:
