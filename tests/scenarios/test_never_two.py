@@ -616,7 +616,7 @@ def test_a_bot_of_another_user_is_left_alone_and_not_doubled() -> None:
             json.loads(lab.caller(todo, bot, user=NOBODY, within=4).communicate(timeout=DEADLINE)[0])
             for todo in ("stop", "start")
         )
-        assert f"pid {pid} (python), which belongs to user 0," in stopped["left"]
+        assert f"pid {pid} ({Path(sys.executable).name}), which belongs to user 0," in stopped["left"]
         assert "Stop it first" in started["error"]
         assert pids(bot) == {pid}
 
@@ -628,7 +628,7 @@ def test_what_cannot_be_signalled_is_said_to_be_left_and_nothing_is_started(lab:
     stopper = lab.caller("stop", bot, within=4, under=["strace", "-qq", "-o", "/dev/null", "-e",
                                                        "inject=pidfd_send_signal:error=EPERM"])  # fmt: skip
     said = json.loads(stopper.communicate(timeout=DEADLINE)[0])
-    assert said["left"] == [f"pid {pid} (python)"]
+    assert said["left"] == [f"pid {pid} ({Path(sys.executable).name})"]
     assert pids(bot) == {pid}
     with pytest.raises(EngineError, match="Stop it first"):
         start(bot)

@@ -7,7 +7,7 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,17 +43,23 @@ def _is_traced(pid: int) -> bool:
     return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
 
 
-def at_each_call(work: Callable[[], None], prepare: Callable[[], None] = lambda: None) -> Iterator[tuple[str, int]]:
+def at_each_call(
+    work: Callable[[], None],
+    prepare: Callable[[], None] = lambda: None,
+    calls: Iterable[str] = CALLS,
+    step: int = 1,
+) -> Iterator[tuple[str, int]]:
     """Kill `work` at its first, second, ... system call of each kind that changes files; yields after each kill.
 
-    `prepare` comes before each run, also before the last one of each kind, which is not killed.
+    `prepare` comes before each run, also before the last one of each kind, which is not killed. `step`: at every call
+    of that distance only.
     """
-    for call in CALLS:
+    for call in calls:
         number = 1
         prepare()
         while (status := injected(work, call, number, "signal=SIGKILL")) == -signal.SIGKILL:
             yield call, number
-            number += 1
+            number += step
             prepare()
         assert status == 0, f"the run that was not killed at {call} failed"
 

@@ -94,7 +94,7 @@ def one_line(told: Told) -> str:
 # --- how it is used ----------------------------------------------------------------------------------------------
 
 ALL = (
-    "init doctor check status diagnose round start stop restart approve restore backup pnl report note journal "
+    "init doctor check status diagnose round start stop restart approve restore backup store pnl report note journal "
     "playbooks schedule docs serve demo"
 )
 
@@ -253,8 +253,11 @@ def test_pnl_is_exact_and_its_amounts_are_text(run: Run) -> None:
     assert Decimal(money["realised"]) == exact.quantize(Decimal("1e-12"))
     assert (money["currency"], money["trades"], found["method"]) == ("USDT", 1, "fifo")
     assert found["positions"] == [
-        {"symbol": "BTC/USDT", "amount": "2", "average_price": "100.133333333333", "currency": "USDT"}
-    ]
+        {
+            "symbol": "BTC/USDT", "amount": "2", "average_price": "100.133333333333", "currency": "USDT",
+            "unrealised": "20.133333333333", "mark": "110.20 (its own last fill of 2026-11-02 00:00:00Z)",
+        }
+    ]  # fmt: skip
     table = run("pnl", "watched", "--method", "average")
     assert re.search(r"^watched  9\.966+7 +USDT", table, re.MULTILINE)
     assert "watched holds 2 BTC/USDT" in table
@@ -372,6 +375,7 @@ def test_a_backup_a_damage_a_plan_and_a_restore(run: Run, bots: Fleet) -> None:
 
 
 def test_a_note_is_in_the_journal_and_a_forged_line_is_found(run: Run, bots: Fleet) -> None:
+    run("note", "an earlier one")
     noted = run("note", "the host was moved", "--bot", "doge", "--json").document
     assert run("journal", "--bot", "doge", "--limit", "1").splitlines()[-1].endswith("the host was moved")
     found = run("journal", "--since", "24h", "--limit", "1", "--json").document

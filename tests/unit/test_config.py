@@ -759,3 +759,15 @@ def test_any_value_survives_double_quotes(values: dict[str, str]) -> None:
         return text.replace("\\", "\\\\").replace('"', '\\"')
 
     assert parse_env("".join(f'{key}="{quoted(value)}"\n' for key, value in values.items()), "x") == values
+
+
+def test_a_misspelled_role_is_named(tmp_path: Path) -> None:
+    text = (
+        '{"bots": [{"name": "a", "data_file": "a.csv", "data_format": {"kind": "csv", "columns": {"pricee": "px"}}}]}'
+    )
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/bots.json").write_text(text)
+    problem = load_fleet(Workspace(tmp_path)).entries[0].problem
+    assert problem is not None
+    assert "pricee" in problem
+    assert "price" in problem.replace("pricee", "")

@@ -193,12 +193,12 @@ def test_every_link_to_a_file_leads_somewhere(name: str) -> None:
     assert [link for link in links if not (root() / name).parent.joinpath(link).exists()] == []
 
 
-def test_the_example_in_the_readme_is_a_configuration(tmp_path: Path) -> None:
+def test_the_examples_in_the_readme_are_configurations(tmp_path: Path) -> None:
     blocks = re.findall(r"```json\n(.*?)```", (root() / "README.md").read_text(), re.DOTALL)
-    (example,) = (text for text in blocks if "bots" in json.loads(text))
+    examples = [json.loads(text) for text in blocks if "bots" in json.loads(text)]
     (tmp_path / "config").mkdir()
-    (tmp_path / "config/bots.json").write_text(example)
-    (entry,) = load_fleet(Workspace(tmp_path)).entries
-    assert entry.problem is None
-    assert entry.bot is not None
-    assert entry.bot.runtime is not None
+    for example in examples:
+        text = json.dumps({**example, "allowed_paths": ["/srv/bots"]})
+        (tmp_path / "config/bots.json").write_text(text)
+        assert [entry.problem for entry in load_fleet(Workspace(tmp_path)).entries] == [None] * len(example["bots"])
+    assert "runtime" in examples[0]["bots"][0]

@@ -34,6 +34,10 @@ Examine = Callable[..., Lines]
 Start = Callable[..., int]
 
 
+MINE = f"doge_bot_{os.getpid()}"
+"""A process name counts on the whole machine: another worker's bot of the same name would be found as well."""
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """An empty workspace."""
@@ -102,7 +106,9 @@ def process(*command: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_bot_that_lacks_nothing_has_one_line(tmp_path: Path) -> None:
-    with fleet(tmp_path / "botkeep", entry(capital=1000)) as found:
+    replay = {"log": "fills.log", "grammar": "hummingbot"}
+    with fleet(tmp_path / "botkeep", entry(capital=1000, replay=replay)) as found:
+        (found.home / "fills.log").touch()
         found.up()
         assert all(report.ok for report in found.desk().back_up())
         lines = found.desk(Actor.PERSON).doctor()
@@ -111,19 +117,19 @@ def test_a_bot_that_lacks_nothing_has_one_line(tmp_path: Path) -> None:
 
 
 def test_the_runtime_it_shows_can_be_pasted_and_adopts_the_copy(examine: Examine, by_hand: Start, home: Path) -> None:
-    pid = by_hand("doge_bot.py", "--paper", 'a "b"')
-    line = of(examine({"name": "doge", "process_name": "doge_bot"}), "doge", "has no runtime")
+    pid = by_hand(f"{MINE}.py", "--paper", 'a "b"')
+    line = of(examine({"name": "doge", "process_name": MINE}), "doge", "has no runtime")
     assert line.level == "note"
     pasted = json.loads("{" + line.mend.split("add to its entry: ")[1] + "}")
-    assert pasted == {"runtime": process(sys.executable, "doge_bot.py", "--paper", 'a "b"', cwd=".")}
+    assert pasted == {"runtime": process(sys.executable, f"{MINE}.py", "--paper", 'a "b"', cwd=".")}
     adopted = of(examine({"name": "doge", **pasted}), "doge", "botkeep did not start it")
     assert f"pid {pid}" in adopted.what
     assert adopted.mend == "When it suits, let botkeep start it: botkeep restart doge"
 
 
 def test_a_secret_on_a_command_line_is_not_shown(examine: Examine, by_hand: Start) -> None:
-    by_hand("doge_bot.py", "--api-key", SECRET, f"--token={SECRET}", "--paper")
-    line = of(examine({"name": "doge", "process_name": "doge_bot"}), "doge", "has no runtime")
+    by_hand(f"{MINE}.py", "--api-key", SECRET, f"--token={SECRET}", "--paper")
+    line = of(examine({"name": "doge", "process_name": MINE}), "doge", "has no runtime")
     assert SECRET not in line.mend
     assert '"--api-key", "[redacted]"' in line.mend
     assert '"--paper"' in line.mend
@@ -161,10 +167,10 @@ def test_an_env_file_that_others_can_read_is_a_problem(examine: Examine, home: P
 
 
 def test_variables_are_compared_by_name_and_never_shown(examine: Examine, by_hand: Start, home: Path) -> None:
-    by_hand("doge_bot.py", API_SECRET=SECRET, CHAT_ID="4711", LEVEL="1", LC_ALL="C")
+    by_hand(f"{MINE}.py", API_SECRET=SECRET, CHAT_ID="4711", LEVEL="1", LC_ALL="C")
     (home / "doge.env").write_text("CHAT_ID=other\n")
     (home / "doge.env").chmod(0o600)
-    runtime = process(sys.executable, "doge_bot.py", env_file="doge.env", env={"LEVEL": "2"})
+    runtime = process(sys.executable, f"{MINE}.py", env_file="doge.env", env={"LEVEL": "2"})
     lines = examine({"name": "doge", "runtime": runtime})
     line = of(lines, "doge", "a start by botkeep would not give it")
     assert line.what.endswith("would not give it: API_SECRET.")
@@ -173,8 +179,8 @@ def test_variables_are_compared_by_name_and_never_shown(examine: Examine, by_han
 
 
 def test_without_an_env_file_it_says_where_to_name_one(examine: Examine, by_hand: Start) -> None:
-    by_hand("doge_bot.py", API_SECRET=SECRET)
-    line = of(examine({"name": "doge", "runtime": process(sys.executable, "doge_bot.py")}), "doge", "API_SECRET")
+    by_hand(f"{MINE}.py", API_SECRET=SECRET)
+    line = of(examine({"name": "doge", "runtime": process(sys.executable, f"{MINE}.py")}), "doge", "API_SECRET")
     assert 'name it in "env_file"' in line.mend
 
 
@@ -212,7 +218,7 @@ def test_a_long_name_of_which_the_kernel_keeps_the_start(examine: Examine, by_ha
     ],
 )
 def test_the_data_file(examine: Examine, file: str | None, level: str, words: str) -> None:
-    bot = {"name": "doge", "process_name": "doge_bot", **({"data_file": file} if file else {})}
+    bot = {"name": "doge", "process_name": MINE, **({"data_file": file} if file else {})}
     assert of(examine(bot), "doge", words).level == level
 
 
@@ -225,23 +231,23 @@ def test_the_data_file(examine: Examine, file: str | None, level: str, words: st
     ],
 )
 def test_the_log(examine: Examine, file: str | None, level: str, words: str) -> None:
-    bot = {"name": "doge", "process_name": "doge_bot", **({"log_file": file} if file else {})}
+    bot = {"name": "doge", "process_name": MINE, **({"log_file": file} if file else {})}
     assert of(examine(bot), "doge", words).level == level
 
 
 def test_a_progress_file_that_nobody_touched_is_a_note(examine: Examine) -> None:
-    bot = {"name": "doge", "process_name": "doge_bot", "progress": {"file": "data/alive", "every": "2m"}}
+    bot = {"name": "doge", "process_name": MINE, "progress": {"file": "data/alive", "every": "2m"}}
     assert of(examine(bot), "doge", "data/alive, which it should touch").level == "note"
 
 
 def test_a_silent_endpoint_of_a_living_bot_is_a_note(examine: Examine, by_hand: Start) -> None:
-    by_hand("doge_bot.py")
-    bot = {"name": "doge", "process_name": "doge_bot", "health_endpoint": "http://127.0.0.1:9/health"}
+    by_hand(f"{MINE}.py")
+    bot = {"name": "doge", "process_name": MINE, "health_endpoint": "http://127.0.0.1:9/health"}
     assert of(examine(bot), "doge", "has a health endpoint that fails (refused)").level == "note"
 
 
 def test_a_bot_without_capital_has_no_percent(examine: Examine) -> None:
-    bot = {"name": "doge", "process_name": "doge_bot", "data_file": "data/doge.csv"}
+    bot = {"name": "doge", "process_name": MINE, "data_file": "data/doge.csv"}
     assert of(examine(bot), "doge", "has no capital").mend == 'Add "capital" and "currency".'
     assert not [what for what in about(examine({**bot, "capital": 5}), "doge") if "has no capital" in what]
 
@@ -249,7 +255,7 @@ def test_a_bot_without_capital_has_no_percent(examine: Examine) -> None:
 def test_backups_that_are_missing_or_old(home: Path, examine: Examine) -> None:
     rows = "".join(f"2026-11-21T0{n}:00:00Z,DOGEUSDT,1.{n}\n" for n in range(5))
     (home / "data/doge.csv").write_text("time,symbol,pnl\n" + rows)
-    bot = {"name": "doge", "process_name": "doge_bot", "data_file": "data/doge.csv"}
+    bot = {"name": "doge", "process_name": MINE, "data_file": "data/doge.csv"}
     assert of(examine(bot), "doge", "has no backup yet").mend == "Run: botkeep backup doge"
     desk = Desk.open(Workspace(home), Actor.PERSON)
     assert all(report.ok for report in desk.back_up())

@@ -62,7 +62,7 @@ def test_the_example_loads_uses_every_key_and_satisfies_the_schema(tmp_path: Pat
     assert [entry.problem for entry in fleet.entries] == [None] * 4
     jsonschema.validate(example, bots_schema())
     used = {key for bot in example["bots"] for key in bot}
-    assert set(Bot.model_fields) - used == {"replay"}
+    assert set(Bot.model_fields) - used == set()
 
 
 def test_a_second_init_changes_nothing(tmp_path: Path) -> None:

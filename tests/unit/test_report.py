@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from botkeep.config import Fleet, load_fleet
 from botkeep.history import history
+from botkeep.keeping import Safety
 from botkeep.ledger import Entry, Kind, Ledger
 from botkeep.model import Cause, CauseClass, Evidence, Exit, Fault, Span, Status, Verdict
 from botkeep.playbooks import packaged_playbooks
@@ -283,7 +284,7 @@ def test_the_report_has_the_first_users_shape(fleet: Fleet, ledger: Ledger) -> N
     built = made(
         fleet, ledger, verdict("doge-long"), verdict("btc-optimized"), verdict("hummingbot-mm"),
         figures={"doge-long": figures("12.4", percent="2.0666"), "btc-optimized": "its header is gone"},
-        backups={"doge-long": NOW - 55 * MINUTE},
+        safety={"doge-long": Safety(NOW - 55 * MINUTE)},
     )  # fmt: skip
     assert render(built, ZoneInfo("Europe/Lisbon")) == GOLDEN
 

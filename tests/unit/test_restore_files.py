@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -17,13 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from botkeep import backups, restore
+from botkeep import backups, planning, restore
 from botkeep.backups import LocalStore, Snapshot
 from botkeep.config import Bot
 from botkeep.formats import FORMATS, FormatOptions, Rebuilt
 from botkeep.formats.base import inspect_whole
 from botkeep.model import BotkeepError, DataVerdict
-from botkeep.restore import RestorePlan, RestoreProof
+from botkeep.plans import Counts, RestorePlan
+from botkeep.quarantine import quarantine
+from botkeep.restore import RestoreProof
 from botkeep.workspace import Workspace
 from support import kills
 from support.trade_files import DATA, HEADER, Writer, row, table
@@ -221,13 +222,13 @@ class Case:
         return backups.back_up(self.bot, self.store, format=CSV, options=options, now=at, head=(1, "0" * 64))
 
     def plan(self, at: datetime = NOW) -> RestorePlan:
-        return restore.plan(self.bot, self.workspace, self.store, at)
+        return planning.plan(self.bot, self.workspace, (self.store,), at)
 
     def load(self, plan_id: str, at: datetime = NOW) -> RestorePlan:
         return restore.load_plan(self.workspace, self.bot, plan_id, at)
 
     def apply(self, plan_id: str, at: datetime = NOW) -> RestoreProof:
-        return restore.apply_files(self.load(plan_id, at), self.bot, self.workspace, at, store=self.store)
+        return restore.apply_files(self.load(plan_id, at), self.bot, self.workspace, at, stores=(self.store,))
 
     def damage(self, rows: int = 110, bad: int = 40) -> bytes:
         """New rows, one row of NULs among the old ones and a torn tail; gives the damaged bytes."""
@@ -249,15 +250,15 @@ def test_a_plan_says_what_is_damaged_what_will_be_and_what_it_costs(case: Case) 
     found = case.plan()
     assert (found.bot, found.path, found.snapshot, found.snapshot_at) == ("doge", case.path, made.id, made.at)
     assert (found.rows_good, found.rows_bad, found.rows_expected) == (108, 2, 110)
-    assert (found.kept, found.salvaged, found.dropped) == (100, 10, 2)
+    assert found.counts == Counts(rows=110, kept=98, restored=2, salvaged=10, replayed=0, dropped=2)
     assert {one.rule for one in found.findings} == {"C1", "C2"}
-    assert found.evidence.size == len(data)
+    assert found.evidence["size"] == len(data)
     assert found.pnl_now is not None
     assert found.pnl_expected == _money(case, table(110))
     assert found.sentence.startswith("doge's data file is damaged (C2, row 41: ")
     assert (
         "backup of 2026-11-21 10:00:00Z (2 h old) would give 110 rows, where 108 can be read now: "
-        "100 from the backup, 10 salvaged;" in found.sentence
+        "98 kept, 2 from the backup, 10 salvaged;" in found.sentence
     )
     assert case.path.read_bytes() == data, "a plan changes nothing"
     assert case.load(found.id) == found
@@ -281,7 +282,7 @@ def test_a_restore_proves_what_it_did(case: Case) -> None:
     proof = case.apply(found.id)
     assert case.path.read_text() == table(110)
     assert (proof.rows_before, proof.rows_bad, proof.rows_after) == (108, 2, 110)
-    assert (proof.kept, proof.salvaged, proof.dropped, len(proof.dropped_rows)) == (100, 10, 2, 2)
+    assert (proof.counts, len(proof.dropped_rows)) == (found.counts, 2)
     assert (proof.pnl_before, proof.pnl_after) == (found.pnl_now, found.pnl_expected)
     assert (proof.quarantine / "trades.csv").read_bytes() == data
     assert proof.quarantine.parent == case.workspace.quarantine_dir / "doge"
@@ -289,7 +290,7 @@ def test_a_restore_proves_what_it_did(case: Case) -> None:
     assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (before.st_uid, before.st_gid, 0o640)
     assert sorted(path.name for path in case.path.parent.iterdir()) == ["trades.csv"]
     assert "110 rows, where 108 could be read before" in proof.sentence
-    assert "(100 from the backup, 10 salvaged; 2 unreadable rows left out)" in proof.sentence
+    assert "(98 kept, 2 from the backup, 10 salvaged; 2 unreadable rows left out)" in proof.sentence
     assert json.loads(json.dumps(proof.as_data()))["rows_after"] == 110
 
 
@@ -319,7 +320,6 @@ def test_a_plan_is_for_one_use_one_bot_ten_minutes_and_the_file_it_saw(case: Cas
         lambda path: path.write_bytes(path.read_bytes()[:-1]),
         lambda path: path.write_bytes(b"y" + path.read_bytes()[1:]),
         lambda path: path.unlink(),
-        lambda path: path.rename(path.with_name("x")) and shutil.copy(path.with_name("x"), path),
     ],
 )
 def test_a_plan_does_not_fit_a_file_that_changed_since(case: Case, change: Callable[[Path], object]) -> None:
@@ -330,7 +330,7 @@ def test_a_plan_does_not_fit_a_file_that_changed_since(case: Case, change: Calla
     with pytest.raises(BotkeepError, match="is not what it was"):
         case.load(found.id)
     with pytest.raises(BotkeepError, match="is not what it was"):
-        restore.apply_files(found, case.bot, case.workspace, NOW, store=case.store)
+        restore.apply_files(found, case.bot, case.workspace, NOW, stores=(case.store,))
 
 
 def test_rows_that_came_in_after_the_plan_are_salvaged_too(case: Case) -> None:
@@ -388,6 +388,24 @@ def test_lost_rows_are_known_from_the_backup(case: Case, left: int | None) -> No
     assert case.path.read_text() == table(100)
     assert stat.S_IMODE(case.path.stat().st_mode) == 0o604
     assert json.loads((proof.quarantine / "note.json").read_text()).get("missing", False) is (left is None)
+
+
+def test_a_lost_header_is_known_from_the_backup_and_put_back(case: Case) -> None:
+    case.back_up()
+    case.path.write_text(table(103).removeprefix(HEADER))
+    found = case.plan()
+    assert found.findings[0].rule == "C3"
+    assert case.apply(found.id).counts == Counts(rows=103, kept=100, restored=0, salvaged=3, replayed=0, dropped=0)
+    assert case.path.read_text() == table(103)
+
+
+def test_rows_that_are_others_than_in_the_backup_are_planned_for(case: Case) -> None:
+    case.back_up()
+    case.path.write_text(table(103).replace("0.100040", "9.100040"))
+    found = case.plan()
+    assert found.findings[0].rule == "C13"
+    case.apply(found.id)
+    assert case.path.read_text() == table(103)
 
 
 def test_a_rotated_file_is_nothing_to_restore(case: Case) -> None:
@@ -472,14 +490,14 @@ def test_extended_attributes_are_kept(case: Case) -> None:
 
 def test_quarantine_copies_holes_as_holes_and_never_the_same_folder_twice(case: Case) -> None:
     os.truncate(case.path, 1 << 26)
-    folder = restore.quarantine(case.bot, case.workspace, NOW)
+    folder = quarantine("doge", case.path, (), case.workspace, NOW)
     copy = folder / "trades.csv"
     assert copy.stat().st_size == 1 << 26
     assert copy.stat().st_blocks * 512 <= 1 << 20
     assert copy.read_bytes()[: len(table(100))] == table(100).encode()
     assert json.loads((folder / "note.json").read_text())["size"] == 1 << 26
     assert stat.S_IMODE(copy.stat().st_mode) == 0o400
-    assert restore.quarantine(case.bot, case.workspace, NOW) == folder.with_name(f"{folder.name}-2")
+    assert quarantine("doge", case.path, (), case.workspace, NOW) == folder.with_name(f"{folder.name}-2")
 
 
 # --- kills -------------------------------------------------------------------------------------------------------
@@ -515,7 +533,7 @@ def test_a_restore_killed_at_any_system_call_leaves_the_old_file_or_the_new_one_
                 case.load(found.id)
         else:
             proof = case.apply(found.id)
-            assert (proof.rows_after, proof.kept, proof.salvaged, proof.dropped) == (110, 100, 10, 2)
+            assert proof.counts == Counts(rows=110, kept=98, restored=2, salvaged=10, replayed=0, dropped=2)
         assert case.path.read_bytes() == new
         assert [path.name for path in case.path.parent.iterdir()] == ["trades.csv"]
     assert seen[True] > 10

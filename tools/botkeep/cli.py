@@ -9,6 +9,7 @@ import argparse
 import gc
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
-from .model import Action, ActionReport, Actor, BotkeepError, Observation, Result, UsageError, Verdict, utc_now
+from .model import (
+    Action,
+    ActionReport,
+    Actor,
+    BotkeepError,
+    Observation,
+    Result,
+    StoreError,
+    UsageError,
+    Verdict,
+    utc_now,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -194,16 +206,19 @@ def _doctor(asked: Arguments) -> int:
 
 def _pnl(asked: Arguments) -> int:
     from . import terminal
+    from .earnings import Wish, draw, read_marks, read_rates, unused
     from .results import pnl_document
 
     with _desk(asked) as desk:
         since = _since(asked, desk)
-        found = desk.pnl(asked.bots, since, asked.method)
+        wish = Wish(since, asked.method, read_marks(asked.mark), read_rates(asked.rate))
+        found = desk.pnl(asked.bots, wish)
+        pictures = draw(found, asked.charts, desk.zone()) if asked.charts else []
     document = pnl_document(found, since)
     if asked.json:
         _print_document(document)
     else:
-        _print(*terminal.pnl_lines(document))
+        _print(*terminal.pnl_lines(document), *unused(wish, found), *map(str, pictures))
     return 0
 
 
@@ -293,8 +308,29 @@ def _show_actions(asked: Arguments, reports: Iterable[ActionReport]) -> int:
 
 
 def _backup(asked: Arguments) -> int:
+    if asked.accept and not asked.bots:
+        raise UsageError("--accept takes a file as it is, whatever was changed in it: name the bots that it is for.")
     with _desk(asked) as desk:
-        return _show_actions(asked, desk.back_up(asked.bots))
+        accept = f"{_login()} said: {asked.accept}" if asked.accept else ""
+        return _show_actions(asked, desk.back_up(asked.bots, accept=accept))
+
+
+def _store(asked: Arguments) -> int:
+    from . import terminal
+
+    if asked.dry_run and asked.what != "prune":
+        raise UsageError(f"`botkeep store {asked.what}` changes nothing; --dry-run is for `botkeep store prune`.")
+    with _desk(asked) as desk:
+        if asked.what == "list":
+            stores = desk.store_list(asked.bots)
+            _print(*terminal.shelf_lines(stores))
+            return 1 if any(isinstance(shelves, StoreError) for _, shelves in stores) else 0
+        if asked.what == "prune":
+            _print(*terminal.pruned_lines(desk.store_prune(asked.bots, dry_run=asked.dry_run), dry_run=asked.dry_run))
+            return 0
+        reports = desk.store_check(asked.sample)
+        _print(*terminal.store_lines(reports))
+        return 0 if all(not isinstance(report, StoreError) and report.ok for report in reports) else 1
 
 
 def _restore(asked: Arguments) -> int:
@@ -514,6 +550,12 @@ def _limit(text: str) -> int:
     return int(text)
 
 
+def _share(text: str) -> float:
+    if not re.fullmatch(r"0?\.\d{1,6}|1(\.0)?", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; write more than 0 and at most 1, like 0.1")
+    return float(text)
+
+
 BOT = _arg("bot", metavar="BOT", help="its name in config/bots.json")
 BOTS = _arg("bots", metavar="BOT", nargs="*", help="names in config/bots.json; all bots if none is given")
 ACTED_ON = _arg("bots", metavar="BOT", nargs="*", help="names in config/bots.json")
@@ -539,9 +581,19 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]
                 (_arg("id", metavar="ID", help="as the refusal or the journal names it"), JSON)),
     "restore": (_restore, "plan how to mend a damaged data file; with --plan, do it",
                 (BOT, _arg("--plan", metavar="ID", help="the plan to carry out"), REASON, JSON)),
-    "backup": (_backup, "store verified snapshots of data files", (BOTS, JSON)),
-    "pnl": (_pnl, "show realised profit and loss",
-            (BOTS, SINCE, _arg("--method", choices=("fifo", "average"), default="fifo", help="else fifo"), JSON)),
+    "backup": (_backup, "store verified snapshots of data files, and their second copies",
+               (BOTS, _arg("--accept", metavar="REASON", default="",
+                           help="take the files as they are although rows that were backed up have changed"), JSON)),
+    "store": (_store, "check what the backup stores hold, list it, or remove what retention does not keep",
+              (_arg("what", choices=("check", "list", "prune"), help="check reads everything back"), BOTS,
+               _arg("--sample", metavar="SHARE", type=_share, help="check this share of the objects: 0.1 is a tenth"),
+               _arg("--dry-run", action="store_true", help="with prune: only say what it would remove"))),
+    "pnl": (_pnl, "show profit and loss, realised and open",
+            (BOTS, SINCE, _arg("--method", choices=("fifo", "average"), default="fifo", help="else fifo"),
+             _arg("--mark", metavar="SYMBOL=PRICE", action="append", default=[], help="what a symbol is worth now"),
+             _arg("--rate", metavar="ASSET/CURRENCY=PRICE", action="append", default=[],
+                  help="what one of an asset is worth, for fees and for adding currencies up"),
+             _arg("--charts", metavar="DIR", type=Path, help="draw equity and daily P&L there, as PNG and SVG"), JSON)),
     "report": (_report, "print the health report of the last day, or since a time", (SINCE, JSON)),
     "note": (_note, "add a note to the journal",
              (_arg("text", metavar="TEXT", help="one line"), OF_BOT, JSON)),

@@ -10,8 +10,8 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from .fields import (
 )
 from .formats import FORMATS
 from .formats.base import FormatOptions
+from .formats.columns import ROLES
 from .model import ConfigError, UsageError
 from .profiles import PROFILES
 from .runtimes import RUNTIMES
@@ -82,6 +83,8 @@ class DataFormat(BaseModel):
     columns: dict[str, str] = Field({}, description="botkeep's name of a column: the file's.")
     timezone: Zone = Field("UTC", description="Of times that carry none.")
     mode: Literal["append", "rewrite"] = Field("append", description="rewrite: the bot changes rows it wrote before.")
+    table: str = Field("", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$|^$", description="Of a database; seen if not given.")
+    scale: dict[str, Whole] = Field({}, description="botkeep's name of a column: what its integers are divided by.")
 
     def options(self, currency: str = "") -> FormatOptions:
         """The same as the formats take it; `currency` is the bot's, for amounts that name none."""
@@ -92,6 +95,8 @@ class DataFormat(BaseModel):
             timezone=self.timezone,
             mode=self.mode,
             quote=currency,
+            table=self.table,
+            scale=self.scale,
         )
 
 
@@ -102,6 +107,58 @@ class ProgressConfig(BaseModel):
 
     file: Path
     every: Duration
+
+
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,126}$"
+
+
+class ExchangeConfig(BaseModel):
+    """The bot's account on an exchange, to read its trades from. The keys are named, never written here."""
+
+    model_config = STRICT
+
+    id: str = Field(pattern=r"^[a-z0-9]{1,40}$", description="As ccxt calls the exchange: binance, kraken, ...")
+    symbols: list[str] = Field([], description="As ccxt writes them: BTC/USDT. Empty: those of the bot's own trades.")
+    api_key_env: str | None = Field(None, pattern=_ENV_NAME, description="Name of the variable with the key.")
+    secret_env: str | None = Field(None, pattern=_ENV_NAME, description="Name of the one with the secret.")
+    password_env: str | None = Field(None, pattern=_ENV_NAME, description="Name of the one with the passphrase.")
+    market: Literal["spot", "margin", "future", "swap"] = Field("spot", description="What kind of market it trades.")
+    endpoint: WebAddress | None = Field(None, description="Another host than the exchange's own: a proxy.")
+
+
+class ReplayConfig(BaseModel):
+    """Where trades can be read again that the data file lost."""
+
+    model_config = STRICT
+
+    log: Path | None = Field(None, description="The bot's log or event file; if not given, its log_file.")
+    grammar: Literal["freqtrade", "hummingbot", "jsonl"] | None = Field(
+        None, description="How fills stand in it; if not given, as the profile says."
+    )
+    columns: dict[str, str] = Field({}, description="Of jsonl: botkeep's name of a value: the file's.")
+    exchange: ExchangeConfig | None = None
+
+
+class S3Config(BaseModel):
+    """A bucket for the second copy of every backup. Credentials come from the environment, as AWS's tools take them."""
+
+    model_config = STRICT
+
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    prefix: str = Field("botkeep", pattern=r"^[A-Za-z0-9_-]{1,60}(/[A-Za-z0-9_-]{1,60}){0,4}$")
+    region: str = Field("us-east-1", pattern=r"^[a-z0-9-]{1,40}$")
+    endpoint: WebAddress | None = Field(None, description="Of a store that is not Amazon's.")
+    access_key_env: str = Field("AWS_ACCESS_KEY_ID", pattern=_ENV_NAME, description="Name of the variable.")
+    secret_key_env: str = Field("AWS_SECRET_ACCESS_KEY", pattern=_ENV_NAME, description="Name of the variable.")
+
+
+class BackupConfig(BaseModel):
+    """Where backups are kept."""
+
+    model_config = STRICT
+
+    folder: Path | None = Field(None, description="Absolute; if not given, .botkeep/backups of the workspace.")
+    s3: S3Config | None = Field(None, description="The second copy. Needs botkeep[s3].")
 
 
 _WATCHED = r"^[^/\x00-\x1f\x7f\-][^/\x00-\x1f\x7f]{0,254}$"
@@ -128,7 +185,8 @@ class Bot(BaseModel):
     progress: ProgressConfig | None = None
     limits: dict[str, Any] = Field({}, description="Settings that may be lowered in trouble.")
     notify: list[str] = Field([], description="Names of those to tell; never an address.")
-    replay: dict[str, Any] = Field({}, description="Where lost trades can be read again.")
+    replay: ReplayConfig = Field(ReplayConfig(), description="Where lost trades can be read again.")
+    paper: bool = Field(False, description="It trades on paper: no exchange knows its trades.")
     restart_every: Duration | None = Field(None, description="A planned restart, for example to free memory.")
     max_trades_per_hour: Whole | None = Field(None, ge=1, description="More than these is trading-too-often.")
     timezone: Zone = Field("UTC", description="Of times in its log and data that carry none.")
@@ -159,6 +217,7 @@ class Fleet:
     notify: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     """Hosts other than this machine that health endpoints may be on."""
+    backup: BackupConfig = field(default_factory=BackupConfig)
 
     @cached_property
     def bots(self) -> tuple[Bot, ...]:
@@ -264,6 +323,7 @@ class _File(BaseModel):
     allowed_hosts: list[str] = Field([], description="Hosts other than this machine that health endpoints may be on.")
     timezone: Zone | None = Field(None, description="The people's: for reports and the schedule.")
     notify: list[str] = Field([], description="Names of those to tell; never an address.")
+    backup: BackupConfig = Field(BackupConfig(), description="Where backups are kept.")
 
 
 class _EntryError(Exception):
@@ -290,7 +350,7 @@ def load_fleet(workspace: Workspace) -> Fleet:
     entries = tuple(
         _entry(name, flaws.get(index, bot)) for index, (name, bot) in enumerate(zip(names, bots, strict=True))
     )
-    return Fleet(workspace, entries, top.timezone, tuple(top.notify), tuple(top.allowed_hosts))
+    return Fleet(workspace, entries, top.timezone, tuple(top.notify), tuple(top.allowed_hosts), top.backup)
 
 
 def _entry(name: str, found: Bot | str) -> BotEntry:
@@ -303,6 +363,8 @@ def _top(raw: Any) -> _File:
     if isinstance(raw, _Twice):
         raise _EntryError((), f"the key {show(raw.key)} stands twice; keep one")
     top = _validate(_File, raw, ())
+    if top.backup.folder is not None and not top.backup.folder.is_absolute():
+        raise _EntryError(("backup", "folder"), f"found {show(str(top.backup.folder))}; write an absolute path")
     _refuse_unsafe({key: value for key, value in raw.items() if key != "bots"}, ())
     return top
 
@@ -367,6 +429,10 @@ def _refuse_unknown_kinds(bot: Bot, loc: Loc) -> None:
         _refuse_unknown(bot.profile, PROFILES, (*loc, "profile"))
     if bot.data_format is not None:
         _refuse_unknown(bot.data_format.kind, FORMATS, (*loc, "data_format", "kind"))
+        for role in (*bot.data_format.columns, *bot.data_format.scale):
+            _refuse_unknown(role, ROLES, (*loc, "data_format", "columns"))
+    for role in bot.replay.columns:
+        _refuse_unknown(role, ROLES, (*loc, "replay", "columns"))
 
 
 def _refuse_unknown(kind: Any, known: Iterable[str], loc: Loc) -> None:
@@ -434,6 +500,9 @@ def _placed(bot: Bot, loc: Loc, places: _Places) -> dict[str, Any]:
         raise _EntryError(
             (*loc, "data_file"), f"found {show(str(bot.data_file))}; {STATE} is botkeep's own, choose another"
         )
+    if bot.replay.log is not None:
+        log = places.require(str(bot.replay.log), (*loc, "replay", "log"))
+        placed["replay"] = bot.replay.model_copy(update={"log": Path(log)})
     if bot.progress is not None:
         file = places.require(str(bot.progress.file), (*loc, "progress", "file"))
         placed["progress"] = bot.progress.model_copy(update={"file": Path(file)})
@@ -444,6 +513,7 @@ def _shared(bots: Sequence[Bot | str]) -> dict[int, str]:
     """Problems of bots that have what must be one bot's own: by index."""
     data: dict[str, list[int]] = {}
     runs: dict[str, list[int]] = {}
+    told: dict[str, list[int]] = {}
     for index, bot in enumerate(bots):
         if isinstance(bot, str):
             continue
@@ -451,11 +521,27 @@ def _shared(bots: Sequence[Bot | str]) -> dict[int, str]:
             data.setdefault(str(bot.data_file), []).append(index)
         if bot.runtime is not None:
             runs.setdefault(_what_runs(bot.runtime), []).append(index)
+        for source in _replayed_from(bot):
+            told.setdefault(source, []).append(index)
     return {
+        **_each_other(told, bots, "replay", "its trades would be read again from the same log or account as {other}'s, "
+                      "and each would get the other's; give each bot its own log, or symbols of its own"),
         **_each_other(runs, bots, "runtime", "it would run the same as {other}, and their processes could not be told "
                       "apart; give one of them an argument or a folder of its own"),
         **_each_other(data, bots, "data_file", "it is the data file of {other} too; give each bot its own"),
     }  # fmt: skip
+
+
+def _replayed_from(bot: Bot) -> Iterator[str]:
+    """The log, and each market of the account, that this bot's trades are read again from."""
+    log = bot.replay.log or (bot.log_file if bot.replay.grammar else None)
+    if log is not None:
+        yield f"log {log}"
+    account = bot.replay.exchange
+    if account is not None and not bot.paper:
+        keys = (account.id, account.market, account.api_key_env, getattr(bot.runtime, "env_file", None))
+        for symbol in account.symbols or ["*"]:
+            yield f"account {keys} {symbol}"
 
 
 def _what_runs(runtime: BaseModel) -> str:
@@ -545,9 +631,9 @@ def _usable(text: str, loc: Loc) -> str:
 
 def bots_schema() -> dict[str, Any]:
     """The JSON Schema of bots.json, for editors; kinds are the keys of the dicts that find their modules."""
-    schema = _File.model_json_schema()
+    schema = _File.model_json_schema(ref_template="#/$defs/{model}")
     bot = Bot.model_json_schema(ref_template="#/$defs/{model}")
-    definitions = bot.pop("$defs", {})
+    definitions = {**schema.pop("$defs", {}), **bot.pop("$defs", {})}
     runtimes = [_runtime_schema(kind, definitions) for kind in RUNTIMES]
     bot["properties"]["runtime"] = {**bot["properties"]["runtime"], "anyOf": [*runtimes, {"type": "null"}]}
     bot["properties"]["profile"] = {**bot["properties"]["profile"], "anyOf": [_one_of(PROFILES), {"type": "null"}]}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from . import probe
-from .act import Bench
-from .backups import LocalStore, broken_manifests, snapshots
+from .backups import broken_manifests, snapshots
+from .bench import Bench
 from .config import Bot, BotEntry
 from .envfile import load_env_file
 from .judge import length
@@ -116,6 +116,7 @@ def _bot(patient: _Patient) -> Iterator[DoctorLine]:
         _endpoint,
         _money,
         _backup,
+        _replay,
     ):
         yield from rule(patient)
 
@@ -316,7 +317,7 @@ def _backup(patient: _Patient) -> Iterator[DoctorLine]:
     bot = patient.bot
     if bot.data_file is None or not bot.data_file.exists():
         return
-    store = LocalStore(patient.bench.fleet.workspace.backups_dir)
+    store = patient.bench.stores.local
     try:
         kept, broken = snapshots(store, bot.name), broken_manifests(store, bot.name)
     except BotkeepError as error:
@@ -326,6 +327,22 @@ def _backup(patient: _Patient) -> Iterator[DoctorLine]:
         what = f"has {len(broken)} damaged backups; no restore uses them: {', '.join(broken[:SHOWN])}"
         yield patient.line("note", what, "Look at the disk; botkeep backup makes a new one.")
     yield from _age(patient, kept[-1].at if kept else None)
+
+
+def _replay(patient: _Patient) -> Iterator[DoctorLine]:
+    """Lost trades are found only with something that tells of them, and nobody notices until they are needed."""
+    from . import replay
+
+    configured, bot = replay.sources(patient.bot), patient.bot
+    if configured.log is not None and not configured.log.is_file():
+        what = f"has no log at {configured.log}: trades that its file loses cannot be read again."
+        yield patient.line("problem", what, "Correct replay.log or log_file.")
+    if configured.grammar == "jsonl" and not bot.replay.columns:
+        what = "has a replay of JSON lines without columns."
+        yield patient.line("note", what, "If restore finds no trades in it, name them in replay.columns.")
+    if bot.data_file is not None and configured.log is None and configured.exchange is None and not bot.paper:
+        what = "has nothing to read trades again from: after a kill its last rows may be missing, unnoticed."
+        yield patient.line("note", what, 'Add "replay".')
 
 
 def _age(patient: _Patient, newest: datetime | None) -> Iterator[DoctorLine]:

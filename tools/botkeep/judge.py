@@ -130,7 +130,15 @@ def _verdict(look: _Look, status: Status, sentence: str) -> Verdict:
         instance=instances[0].key if instances else None,
         pid=instances[0].pid if instances else None,
         generation=seen.runtime.generation,
+        notes=_notes(seen),
     )
+
+
+def _notes(seen: Observation) -> tuple[str, ...]:
+    """What is odd about a data file that is sound: a person should know, and nothing is done about it."""
+    if seen.data is None or seen.data.verdict not in (DataVerdict.OK, DataVerdict.REPLACED):
+        return ()
+    return tuple(f"Its data file ({one.rule}): {one.text}" for one in seen.data.findings)
 
 
 def _up(look: _Look, status: Status) -> bool | None:

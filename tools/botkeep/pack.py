@@ -99,9 +99,13 @@ EXAMPLE_BOTS: dict[str, Any] = {
             "name": "hummingbot-mm",
             "type": "market making",
             "process_name": "hummingbot",
-            "data_file": "/srv/bots/hummingbot/trades.csv",
+            "data_file": "/srv/bots/hummingbot/data/conf_simple_pmm_1.sqlite",
+            "log_file": "/srv/bots/hummingbot/logs/logs_conf_simple_pmm_1.log",
+            "paper": True,
+            "replay": {"grammar": "hummingbot"},
         },
     ],
+    "backup": {"folder": "/mnt/backup/botkeep", "s3": {"bucket": "my-bots", "region": "eu-central-1"}},
 }
 """Every key in use; written beside bots.json as bots.example.json, which nothing reads."""
 

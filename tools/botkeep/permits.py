@@ -23,8 +23,9 @@ def permit(
     *,
     can_restart: bool = True,
     override: str | None = None,
+    edited: bool = False,
 ) -> Permit:
-    """May this action run now? The same for models, people and code.
+    """May this action run now? The same for models, people and code. `edited`: a plan would undo what may be an edit.
 
     Stop, backup and notes always may. `override` (a person's reason) lifts what the playbooks and the ledger say,
     never what never-two says: that is not asked here but proven by the runtime.
@@ -42,7 +43,17 @@ def permit(
     if override:
         return Permit(True, f"overridden by a person: {override}", playbook=name)
     forbidden = _forbidden(action, verdict, playbooks, now)
-    return forbidden or _limits(action, fault, playbooks.get(fault).policy, _counted(action, verdict, past), past, now)
+    if forbidden:
+        return forbidden
+    policy = playbooks.get(fault).policy
+    asks = policy.mode == "ask" or edited or _looks_like_an_edit(action, verdict, policy)
+    return _limits(action, fault, policy, _counted(action, verdict, past), past, now, asks=asks)
+
+
+def _looks_like_an_edit(action: Action, verdict: Verdict, policy: Policy) -> bool:
+    """Whether something that is wrong with the data may be what a person did to it on purpose."""
+    rules = {one.rule for one in verdict.evidence if one.fault is Fault.DATA_CORRUPT}
+    return action is Action.RESTORE and not rules.isdisjoint(policy.when.ask_first)
 
 
 def _counted(action: Action, verdict: Verdict, past: History) -> list[Restart]:
@@ -108,14 +119,21 @@ def _wait_ends(fault: Fault, verdict: Verdict, playbooks: Playbooks) -> datetime
 
 
 def _limits(
-    action: Action, fault: Fault, policy: Policy, counted: Sequence[Restart], past: History, now: datetime
+    action: Action,
+    fault: Fault,
+    policy: Policy,
+    counted: Sequence[Restart],
+    past: History,
+    now: datetime,
+    *,
+    asks: bool,
 ) -> Permit:
     """Mode, daily cap and back-off of the governing playbook."""
     approved = next((one for one in past.approvals if (one.action, one.fault) == (action, fault)), None)
-    if policy.mode == "ask" and not approved:
+    if asks and not approved:
         reason = f"the playbook {fault.value} asks a person first"
         return Permit(False, reason, None, "a person approves it", needs_approval=True, playbook=fault.value)
-    made = past.restores if action is Action.RESTORE else past.restarts
+    made = past.restores if action is Action.RESTORE else [one for one in past.restarts if not one.fresh]
     refusal = _over_cap(fault, policy, made, now)
     if not refusal and not approved:
         refusal = _backing_off(fault, policy, in_a_row(counted, past.spans, policy.reset_after, now), now)

@@ -103,6 +103,14 @@ class WhenStale(BaseModel):
     times_normal: Times
 
 
+class WhenDataCorrupt(BaseModel):
+    """Damages that a person's edit looks like as well: a restore for these alone is approved by a person first."""
+
+    model_config = STRICT
+
+    ask_first: tuple[Literal["C3", "C7", "C12", "C13", "Q6", "R1"], ...]
+
+
 class WhenTradingTooOften(BaseModel):
     """Of a bot without max_trades_per_hour: so many in an hour, and so many times its own busiest hour before."""
 
@@ -140,6 +148,7 @@ WHEN: dict[Fault, type[BaseModel]] = {
     **dict.fromkeys(Fault, WhenNothing),
     Fault.BOT_HUNG: WhenHung,
     Fault.BOT_CRASH_LOOPING: WhenCrashLooping,
+    Fault.DATA_CORRUPT: WhenDataCorrupt,
     Fault.DATA_STALE: WhenStale,
     Fault.TRADING_TOO_OFTEN: WhenTradingTooOften,
     Fault.DISK_FULL: WhenDiskFull,

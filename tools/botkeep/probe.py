@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import diagnose, health, progress
+from . import deaths, diagnose, health, progress
 from .config import Bot, BotEntry, Fleet
-from .formats import FORMATS, kind_of
+from .datafile import kind_name
+from .formats import FORMATS
 from .formats.base import open_writers
-from .model import DataVerdict, EngineError, HealthLook, Inspection, Observation, RuntimeLook
+from .held import holds_deleted
+from .model import DataVerdict, EngineError, Finding, HealthLook, Inspection, Observation, RuntimeLook
 from .profiles import PROFILES
 from .runtimes import RUNTIMES, Runtime, Target
 from .runtimes.base import rivals
@@ -82,7 +84,10 @@ def look(
     runtimes = {entry.name: _ask_runtime(entry.bot, known[entry.name], table) for entry in entries if entry.bot}
     endpoints = _ask_endpoints([entry.bot for entry in entries if entry.bot], runtimes, fleet, answer_within)
     disks: dict[int, int] = {}
-    return {entry.name: _look_at(entry, known, runtimes, endpoints, cursor, now, disks) for entry in entries}
+    spend = deaths.Spend()
+    return {
+        entry.name: _look_at(entry, fleet, known, runtimes, endpoints, cursor, now, disks, spend) for entry in entries
+    }
 
 
 def _ask_runtime(bot: Bot, target: Target, table: ProcessTable) -> RuntimeLook:
@@ -114,12 +119,14 @@ def _ask_endpoints(
 
 def _look_at(
     entry: BotEntry,
+    fleet: Fleet,
     known: dict[str, Target],
     runtimes: dict[str, RuntimeLook],
     endpoints: dict[str, HealthLook],
     cursor: ReadCursor,
     now: datetime,
     disks: dict[int, int],
+    spend: deaths.Spend,
 ) -> Seen:
     if entry.bot is None:
         return Seen(Observation(bot=entry.name, at=now, config_error=entry.problem or "its entry is broken"))
@@ -127,6 +134,7 @@ def _look_at(
     try:
         data = _look_at_data(bot, runtime, cursor(bot.name, "data"), now)
         log = _look_at_log(bot, target, runtime, cursor(bot.name, "log"), now)
+        compared = deaths.at_a_look(bot, fleet, runtime, data, cursor(bot.name, "compared"), now, spend)
     except OSError as error:  # a disk that fails under one bot's files is that bot's verdict
         return Seen(Observation(bot=bot.name, at=now, runtime=RuntimeLook(error=f"its files cannot be read: {error}.")))
     signs = progress.measure(log=log, tempo=data.tempo if data else None, configured=bot.progress, now=now)
@@ -135,31 +143,51 @@ def _look_at(
         at=now,
         runtime=runtime,
         health=endpoints.get(bot.name),
-        data=data,
+        data=_with_lost_and_changed(data, compared, cursor(bot.name, "changed")),
         progress=signs,
         causes=log.causes if log else (),
         disk_free=_disk_free(bot, target, disks),
         can_restart=bot.runtime is not None,
         max_trades_per_hour=bot.max_trades_per_hour,
     )
-    cursors = {"data": data.cursor if data else None, "log": log.cursor if log else None}
+    cursors = {"data": data.cursor if data else None, "log": log.cursor if log else None, "compared": compared}
     return Seen(observation, {name: value for name, value in cursors.items() if value})
 
 
-def data_kind(bot: Bot) -> str:
-    """The format of the bot's data file."""
-    return kind_of(bot.data_file, bot.data_format.kind if bot.data_format else "")
+def _with_lost_and_changed(
+    data: Inspection | None, compared: Cursor | None, changed: Cursor | None
+) -> Inspection | None:
+    """What no look at the file alone can find: trades it never got, and rows that are others than in the backup."""
+    if data is None or data.verdict not in (DataVerdict.OK, DataVerdict.REPLACED):
+        return data
+    found = [Finding(**raw) for raw in (compared or {}).get("findings", ())]
+    if changed and changed.get("inode") == ":".join(data.identity.split(":")[:2]):
+        found += [Finding(**raw) for raw in changed["findings"]]
+    if not found:
+        return data
+    sure, doubtful = any(one.certain for one in found), any(one.rule in SUSPECTS for one in found)
+    verdict = DataVerdict.CORRUPT if sure else DataVerdict.SUSPECT if doubtful else data.verdict
+    kept = found if verdict is not data.verdict else [*data.findings, *found]
+    return replace(data, verdict=verdict, findings=tuple(kept))
+
+
+SUSPECTS = ("C13", "Q6")
+"""Rows that are others than in the backup: suspect, for a person may have edited them."""
 
 
 def _look_at_data(bot: Bot, runtime: RuntimeLook, cursor: Cursor | None, now: datetime) -> Inspection | None:
     if bot.data_file is None:
         return None
-    reader, options, path = FORMATS[data_kind(bot)], bot.format_options(), bot.data_file
+    reader, options, path = FORMATS[kind_name(bot)], bot.format_options(), bot.data_file
     writing = bool(runtime.instances)
     seen = reader.inspect(path, options=options, cursor=cursor, writing=writing, now=now)
     if seen.verdict is DataVerdict.CORRUPT and not writing and open_writers(path):
         # The bot is gone, but somebody has its file open: what looks torn may be half written.
         seen = reader.inspect(path, options=options, cursor=cursor, writing=True, now=now)
+    members = [pid for one in runtime.instances for pid in one.members]
+    if seen.verdict in (DataVerdict.OK, DataVerdict.PENDING) and holds_deleted(path, members):
+        text = "The bot writes into a file that was deleted under it; the file of its name is another one."
+        return replace(seen, verdict=DataVerdict.SUSPECT, findings=(Finding("C14", text, False),))
     return seen
 
 

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING
 from .config import Bot, Fleet
 from .history import APPROVAL_LASTS
 from .judge import length
+from .keeping import Safety
 from .ledger import Entry, Kind, Ledger
 from .model import Action, Exit, Fault, History, Result, Span, Status, Verdict, parse_iso
 from .permits import permit
 from .playbooks import Playbooks
 from .pnl import UNKNOWN, CurrencyFigures, OpenPosition, PnlFigures, rounded
+from .proving import Proof
 from .schedule import Missed
+from .second import SecondStatus
 from .untrusted import clean, escape_markdown
 
 if TYPE_CHECKING:
@@ -159,6 +162,10 @@ class BotReport:
     """Of its newest verified backup."""
     proven_at: datetime | None = None
     """When a restore from backup was last made and verified."""
+    proof: Proof | None = None
+    """What came of its last weekly proof."""
+    second: SecondStatus | None = None
+    """How its copy in the second store stood when that was asked last."""
     wants_backup: bool = False
 
 
@@ -217,8 +224,8 @@ class Facts:
     histories: Mapping[str, History] = field(default_factory=dict)
     figures: Mapping[str, PnlFigures | str] = field(default_factory=dict)
     """Realised P&L of the window, or why it is not known."""
-    backups: Mapping[str, datetime] = field(default_factory=dict)
-    """When the newest verified backup was made."""
+    safety: Mapping[str, Safety] = field(default_factory=dict)
+    """How safe each bot's book is: backups, proofs, second copies."""
     gaps: Mapping[str, timedelta] = field(default_factory=dict)
     """How far apart two looks may be that the ledger joins into one span."""
     missed: Sequence[Missed] = ()
@@ -243,7 +250,7 @@ def build(
     return HealthReport(
         at=now,
         since=since,
-        bots=tuple(replace(one, proven_at=proven.get(one.bot)) for one in bots),
+        bots=tuple(replace(one, proven_at=_later(one.proven_at, proven.get(one.bot))) for one in bots),
         actions=tuple(_deeds(entries, since)),
         held=tuple(_held(fleet, playbooks, facts, entries, now)),
         missed=tuple(facts.missed),
@@ -255,6 +262,10 @@ def _proven(ledger: Ledger) -> dict[str, datetime]:
     """Bot -> its last restore that was made and verified."""
     restores = ledger.entries(action=Action.RESTORE.value, kinds=[Kind.OUTCOME])
     return {entry.bot: entry.at for entry in restores if entry.bot and entry.result == Result.DONE}
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max(filter(None, (one, other)), default=None)
 
 
 def _bot(
@@ -271,6 +282,7 @@ def _bot(
     exits = [*_recorded_exits(entries), *_standing_exit(spans, verdict)]
     has_data = bot is not None and bot.data_file is not None
     past = facts.histories.get(name, History())
+    safe = facts.safety.get(name, Safety())
     return BotReport(
         bot=name,
         status=verdict.status,
@@ -280,7 +292,10 @@ def _bot(
         down_since=verdict.down_since,
         restarts=tuple(one.at for one in past.restarts if since <= one.at and one.after_fault and one.ok is not False),
         pnl=facts.figures.get(name) if has_data else None,
-        backup_at=facts.backups.get(name),
+        backup_at=safe.at,
+        proven_at=safe.proof.at if safe.proof and safe.proof.ok else None,
+        proof=safe.proof,
+        second=safe.second,
         wants_backup=has_data,
     )
 
@@ -466,8 +481,19 @@ class _Times:
     def backup(self, bot: BotReport) -> str:
         if bot.backup_at is None:
             return "none yet"
-        proven = f"proven by a restore at {self.clock(bot.proven_at)}" if bot.proven_at else "no restore has proven it"
-        return f"{length(self.report.at - bot.backup_at)} old; {proven}"
+        proven = "no restore has proven it"
+        if bot.proven_at:
+            proven = f"proven by a restore {length(self.report.at - bot.proven_at)} ago"
+        if bot.proof and not bot.proof.ok and (not bot.proven_at or bot.proof.at > bot.proven_at):
+            proven = f"NOT PROVEN: {bot.proof.sentence.rstrip('.')}"
+        return f"{length(self.report.at - bot.backup_at)} old; {proven}{self._second(bot.second)}"
+
+    def _second(self, status: SecondStatus | None) -> str:
+        if status is None:
+            return ""
+        if status.ok and not status.pending:
+            return "; second copy in place"
+        return f"; second copy lacks {status.pending or 'some'} of them: {status.trouble or 'the rest goes next time'}"
 
     def missed(self, missed: Missed) -> str:
         return missed.sentence(self.zone)

@@ -26,13 +26,14 @@ from .model import (
     Verdict,
     Wanted,
 )
-from .pnl import CurrencyFigures, PnlFigures, rounded
+from .pnl import rounded
+from .pnl_figures import CurrencyFigures, Mark, PnlFigures, Together
 from .untrusted import clean, fence
 
 if TYPE_CHECKING:
+    from .plans import RestorePlan
     from .playbooks import Playbook
     from .report import BotReport, HealthReport
-    from .restore import RestorePlan
     from .rounds import CheckReport
 
 MAX_BOTS = 50
@@ -43,6 +44,7 @@ MAX_NOTE = 1000
 OLDEST = timedelta(days=3660)
 PLACES = 12
 """Digits after the point that money is given with: a satoshi has eight, a price of the smallest coins twelve."""
+MAX_DAYS = 7
 MAX_SYMBOLS = 20
 MAX_DAMAGES = 10
 
@@ -346,6 +348,9 @@ class Restore(Document):
     damage: list[str] = []
     backup_at: str | None = None
     rows: dict[str, int] = {}
+    replayed_from: list[str] = []
+    unprovable: str | None = Field(None, description="What neither log nor exchange can show.")
+    notes: list[str] = []
     pnl_before: dict[str, str] = Field({}, description="Currency -> realised, of the rows that could be read.")
     pnl_after: dict[str, str] = {}
     quarantine: str | None = Field(None, description="Where the damaged file is kept.")
@@ -371,17 +376,22 @@ def plan_document(plan: RestorePlan) -> Restore:
             "good_now": plan.rows_good,
             "bad_now": plan.rows_bad,
             "after": plan.rows_expected,
-            "from_backup": plan.kept,
-            "salvaged": plan.salvaged,
-            "dropped": plan.dropped,
+            "kept": plan.counts.kept,
+            "from_backup": plan.counts.restored,
+            "salvaged": plan.counts.salvaged,
+            "replayed": plan.counts.replayed,
+            "dropped": plan.counts.dropped,
         },
+        replayed_from=[plain(one) for one in plan.replay_from],
+        unprovable=plain(plan.unprovable) or None,
+        notes=[plain(one) for one in plan.notes[:MAX_DAMAGES]],
         pnl_before={name: _exact(amount) for name, amount in plan.pnl_now or ()},
         pnl_after={name: _exact(amount) for name, amount in plan.pnl_expected or ()},
     )
 
 
-_ROWS = {"rows_before": "good_before", "rows_bad": "bad_before", "rows_after": "after", "kept": "from_backup",
-         "salvaged": "salvaged", "dropped": "dropped"}  # fmt: skip
+_ROWS = {"rows_before": "good_before", "rows_bad": "bad_before", "rows_after": "after", "kept": "kept",
+         "restored": "from_backup", "salvaged": "salvaged", "replayed": "replayed", "dropped": "dropped"}  # fmt: skip
 
 
 def restore_document(report: ActionReport) -> Restore:
@@ -394,6 +404,7 @@ def restore_document(report: ActionReport) -> Restore:
         damage=[plain(f"{one['rule']}: {one['text']}") for one in proof.get("dropped_rows", [])[:MAX_DAMAGES]],
         backup_at=proof.get("snapshot_at"),
         rows={name: proof[key] for key, name in _ROWS.items() if key in proof},
+        unprovable=proof.get("unprovable") or None,
         pnl_before=_by_currency(proof.get("pnl_before")),
         pnl_after=_by_currency(proof.get("pnl_after")),
         quarantine=proof.get("quarantine"),
@@ -426,6 +437,9 @@ class CurrencyPnl(Document):
     losses: int
     win_rate: str | None = None
     drawdown: str
+    profit_factor: str | None = Field(None, description="Won over lost.")
+    expectancy: str | None = Field(None, description="Of one trade, on average.")
+    unrealised: str | None = Field(None, description="Of what is open, at the marks of the positions.")
 
 
 class SymbolPnl(Document):
@@ -446,6 +460,17 @@ class Position(Document):
     amount: str
     average_price: str
     currency: str
+    unrealised: str | None = None
+    mark: str | None = Field(None, description="The price that unrealised rests on, and where it is from.")
+
+
+class DayPnl(Document):
+    """One day of the people's zone."""
+
+    day: str
+    realised: str
+    currency: str
+    trades: int
 
 
 class BotPnl(Document):
@@ -456,6 +481,8 @@ class BotPnl(Document):
     currencies: list[CurrencyPnl]
     symbols: list[SymbolPnl] = []
     positions: list[Position] = []
+    days: list[DayPnl] = Field([], description="The newest, at most a week; days without a trade are left out.")
+    together: str | None = Field(None, description="All currencies in one, and the rates that were given for it.")
     skipped_rows: int | None = None
     notes: list[str] = []
 
@@ -481,7 +508,8 @@ def bot_pnl(found: PnlFigures) -> BotPnl:
     ]  # fmt: skip
     positions = [
         Position(symbol=plain(one.symbol), market=plain(one.market), amount=_exact(one.amount),
-                 average_price=_exact(one.average_price), currency=one.currency)
+                 average_price=_exact(one.average_price), currency=one.currency,
+                 unrealised=_money(one.unrealised), mark=_mark(one.mark))
         for one in found.positions[:MAX_SYMBOLS]
     ]  # fmt: skip
     return BotPnl(
@@ -490,6 +518,11 @@ def bot_pnl(found: PnlFigures) -> BotPnl:
         currencies=[_currency(one) for one in found.currencies],
         symbols=symbols if len(symbols) > 1 else [],
         positions=positions,
+        days=[
+            DayPnl(day=one.day.isoformat(), realised=_exact(one.realised), currency=one.currency, trades=one.trades)
+            for one in found.days[-MAX_DAYS:]
+        ],
+        together=_together(found.together),
         skipped_rows=found.skipped or None,
         notes=[plain(one) for one in found.notes],
     )
@@ -506,7 +539,24 @@ def _currency(found: CurrencyFigures) -> CurrencyPnl:
         losses=found.losses,
         win_rate=_money(found.win_rate, 4),
         drawdown=_exact(found.drawdown),
+        profit_factor=_money(found.profit_factor, 4),
+        expectancy=_money(found.expectancy),
+        unrealised=_money(found.unrealised),
     )
+
+
+def _mark(mark: Mark | None) -> str | None:
+    if mark is None:
+        return None
+    when = f" of {mark.at:%Y-%m-%d %H:%M:%SZ}" if mark.at else ""
+    return plain(f"{mark.price} ({mark.source}{when})")
+
+
+def _together(found: Together | None) -> str | None:
+    if found is None:
+        return None
+    rates = ", ".join(f"1 {one.asset} = {one.mark.price} {one.currency} ({one.mark.source})" for one in found.rates)
+    return plain(f"{_exact(found.realised)} {found.currency} at {rates}")
 
 
 def _exact(amount: Decimal) -> str:

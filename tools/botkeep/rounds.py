@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import act, alerts, diagnose, probe
+from . import act, alerts, deaths, diagnose, probe, reconcile, settling
 from . import history as past
+from .bench import HISTORY_REACHES, Bench
 from .config import Bot, Fleet, load_fleet
 from .durable import Lock
-from .formats import FORMATS
 from .journal import Journal
 from .judge import decide
 from .ledger import Entry, Kind, Ledger, Seen
+from .looking import confirmed_cursor
 from .model import (
     FAULT_ORDER,
     Action,
@@ -28,6 +30,7 @@ from .model import (
     Actor,
     BotkeepError,
     ConfigError,
+    DataVerdict,
     Diagnosis,
     EngineError,
     Fault,
@@ -35,6 +38,7 @@ from .model import (
     LedgerError,
     Result,
     Status,
+    StoreError,
     UsageError,
     Verdict,
     iso,
@@ -47,11 +51,17 @@ from .untrusted import clean
 from .workspace import Workspace
 
 if TYPE_CHECKING:  # a check loads none of these: it has to be quick
+    from concurrent.futures import ThreadPoolExecutor
+
     from .doctor import DoctorLine
-    from .pnl import PnlFigures
+    from .earnings import Wish
+    from .plans import RestorePlan
+    from .pnl_figures import PnlFigures
     from .report import HealthReport
-    from .restore import RestorePlan
+    from .retention import Pruned
     from .schedule import Due, Missed
+    from .stores import Store
+    from .stores.checking import Shelf, StoreReport
 
 SIDE_BY_SIDE = 4
 """Restarts in parallel: a thousand bots that died at once must not all start in the same second."""
@@ -62,6 +72,9 @@ SHORTEST_GAP = timedelta(minutes=12, seconds=30)
 """A five-minute cron may skip one look before the time between counts as unknown, whatever the bot's own interval."""
 ALERTS_WAIT = 5.0
 """Seconds to wait for another round that is telling people right now."""
+COMPARING_SECONDS = 30.0
+IN_A_CALL = 40_000_000
+"""Bytes of a data file whose restore an assistant's call can plan and carry out within its time."""
 BACKUP_TAKES = timedelta(minutes=30)
 MAX_NOTE = 1000
 
@@ -127,9 +140,9 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------ reading
 
-    def bench(self) -> act.Bench:
+    def bench(self) -> Bench:
         """Fleet and playbooks as they are on disk now. Raises ConfigError if there is no usable fleet."""
-        return act.Bench(
+        return Bench(
             load_fleet(self.workspace),
             load_playbooks(self.workspace),
             self.ledger,
@@ -189,38 +202,33 @@ class Desk:
         found = self.ledger.entries(bot=bot, since=since, kinds=kinds, limit=limit, newest_first=True)
         return list(reversed(found))
 
-    def pnl(self, names: Sequence[str] | None, since: datetime | None, method: str = "fifo") -> list[PnlFigures]:
-        """Realised P&L, exact, of each bot that has a data file; of one that cannot be read only the reason.
+    def pnl(self, names: Sequence[str] | None, wish: Wish) -> list[PnlFigures]:
+        """P&L, exact, of each bot that has a data file; of one that cannot be read only the reason.
 
         Raises UsageError for an unknown bot or method, BotkeepError where a bot was named and cannot be read.
         """
-        from .pnl import PnlFigures
+        from .pnl_figures import PnlFigures
 
         bench = self.bench()
         found = []
         for name in _asked(bench.fleet, names):
-            bot = bench.fleet.get(name).bot
+            bot = _good(bench.fleet, name) if names else bench.fleet.get(name).bot
             if bot is None or bot.data_file is None:
                 continue
             try:
-                found.append(self._figures(bot, since, method))
+                found.append(self._earned(bot, wish))
             except UsageError:
                 raise
             except BotkeepError as error:
                 if names:
                     raise
-                found.append(PnlFigures(name, since, None, "unknown", (), notes=(str(error),)))
+                found.append(PnlFigures(name, wish.since, None, "unknown", (), notes=(str(error),)))
         return found
 
-    def _figures(self, bot: Bot, since: datetime | None, method: str) -> PnlFigures:
-        from .pnl import figures
+    def _earned(self, bot: Bot, wish: Wish) -> PnlFigures:
+        from .earnings import earned
 
-        if bot.data_file is None:
-            raise UsageError(f"{bot.name} has no data_file in config/bots.json: there are no trades to count.")
-        table = FORMATS[probe.data_kind(bot)].trades(bot.data_file, options=bot.format_options())
-        return figures(
-            bot.name, table, since=since, until=self.clock(), method=method, capital=bot.capital, currency=bot.currency
-        )
+        return earned(bot, wish, self.ledger, self.clock(), self.zone())
 
     def zone(self) -> tzinfo:
         """The people's: as the fleet names it, else the machine's."""
@@ -230,7 +238,7 @@ class Desk:
 
     def report(self, since: datetime, missed: Sequence[Missed] = ()) -> HealthReport:
         """The morning report on [since, now): looks at every bot first. Raises LedgerError: then nothing is known."""
-        from . import report
+        from . import keeping, report
 
         bench = self.bench()
         checked = self.check()
@@ -240,30 +248,61 @@ class Desk:
             verdicts=checked.verdicts,
             histories=self._histories(bench, names),
             figures=self._all_figures(bench, since),
-            backups=self._newest_backups(bench),
+            safety=keeping.safety(bench, [bot.name for bot in bench.fleet.bots if bot.data_file]),
             gaps=_gaps(bench.fleet),
             missed=missed,
             problems=checked.problems,
         )
         return report.build(bench.fleet, bench.playbooks, self.ledger, facts, since, now)
 
-    def _all_figures(self, bench: act.Bench, since: datetime | None) -> dict[str, PnlFigures | str]:
+    def _all_figures(self, bench: Bench, since: datetime | None) -> dict[str, PnlFigures | str]:
         """Each bot's figures, or why there are none: one unreadable file must not cost the others their report."""
+        from .earnings import Wish
+
         found: dict[str, PnlFigures | str] = {}
         for bot in bench.fleet.bots:
             if bot.data_file is not None:
                 try:
-                    found[bot.name] = self._figures(bot, since, "fifo")
+                    found[bot.name] = self._earned(bot, Wish(since))
                 except BotkeepError as error:
                     found[bot.name] = str(error)
         return found
 
-    def _newest_backups(self, bench: act.Bench) -> dict[str, datetime]:
-        from . import backups
+    # ------------------------------------------------------------------------------------------------ stores
 
-        store = backups.LocalStore(self.workspace.backups_dir)
-        kept = {bot.name: backups.snapshots(store, bot.name) for bot in bench.fleet.bots if bot.data_file}
-        return {name: max(one.at for one in found) for name, found in kept.items() if found}
+    def store_check(self, sample: float | None = None) -> list[StoreReport | StoreError]:
+        """Every manifest and every object (or a share of them) of each store, read; or why one cannot be."""
+        from .stores.checking import store_check
+
+        def check(store: Store) -> StoreReport:
+            return store_check(store, None, sample=sample, now=self.clock())
+
+        return [_told(check, store) for store in self.bench().stores.all]
+
+    def store_list(self, names: Sequence[str] | None = None) -> list[tuple[str, list[Shelf] | StoreError]]:
+        """(store, what it holds of each bot, or why that cannot be read); also of bots no longer configured."""
+        from .stores.checking import store_list
+
+        def shelves(store: Store) -> list[Shelf]:
+            return store_list(store, names or None)
+
+        return [(store.name, _told(shelves, store)) for store in self.bench().stores.all]
+
+    def store_prune(self, names: Sequence[str] | None = None, *, dry_run: bool) -> list[tuple[str, str, Pruned]]:
+        """(store, bot, what the retention removes) for each store and bot; recorded. Raises StoreError."""
+        from .retention import prune
+        from .stores.checking import bots_in
+
+        done = [
+            (store.name, bot, prune(store, bot, self.clock(), dry_run))
+            for store in self.bench().stores.all
+            for bot in names or bots_in(store)
+        ]
+        removed, freed = sum(len(one.removed) for *_, one in done), sum(one.freed for *_, one in done)
+        if not dry_run and removed:
+            text = f"Retention removed {removed} backups; {freed / 1e6:.1f} MB are free again."
+            self._record(Kind.NOTE, Action.NOTE, text)
+        return done
 
     def doctor(self) -> tuple[DoctorLine, ...]:
         """What is missing, bot by bot, and how to mend it."""
@@ -290,48 +329,40 @@ class Desk:
 
     def plan_restore(self, name: str) -> RestorePlan:
         """What a restore would do, with an id. Raises BotkeepError if nothing is damaged or nothing could help."""
-        from .backups import LocalStore
-        from .restore import plan
+        from .planning import plan
 
         bench = self.bench()
         bot = _good(bench.fleet, name)
-        return plan(bot, self.workspace, LocalStore(self.workspace.backups_dir), self.clock())
+        if self.actor is Actor.ASSISTANT and bot.data_file is not None and _size(bot.data_file) > IN_A_CALL:
+            raise BotkeepError(
+                f"{name}'s data file has {_size(bot.data_file) / 1e6:.0f} MB: planning its restore takes longer than a "
+                f"tool call may. The next round does it by playbook, or a person: `botkeep restore {name}`."
+            )
+        known = bench.cursor(name, "compared")
+        return plan(bot, self.workspace, bench.stores.all, self.clock(), exchange=not deaths.waits(known, self.clock()))
 
     def restore(self, name: str, plan_id: str, reason: str = "") -> ActionReport:
         """Carry out a plan."""
         bench = self.bench()
         return act.restore(bench, _good(bench.fleet, name), plan_id, reason)
 
-    def back_up(self, names: Sequence[str] | None = None) -> list[ActionReport]:
-        """A verified snapshot of every bot's data file; one entry for all of them."""
+    def back_up(self, names: Sequence[str] | None = None, *, accept: str = "") -> list[ActionReport]:
+        """A verified snapshot of every bot's data file, then the second copies; one entry for all of them.
+
+        `accept`: a person's reason to take the files as they are although rows that were backed up have changed.
+        """
+        from . import keeping
+
         bench = self.bench()
         bots = [bot for name in _asked(bench.fleet, names) if (bot := bench.fleet.get(name).bot) and bot.data_file]
         if not bots:
             raise UsageError("No bot with a data_file was asked for: there is nothing to back up.")
         intent = self._record(Kind.INTENT, Action.BACKUP, f"back up {', '.join(bot.name for bot in bots)}")
-        reports = [self._back_up_one(bot) for bot in bots]
-        failed = [one for one in reports if not one.ok]
-        kept = ", ".join(f"{one.bot} {one.data['rows']} rows" for one in reports if one.ok)
-        sentence = " ".join(
-            [*(one.sentence for one in failed), *([f"Backed up and read back: {kept}."] if kept else [])]
-        )
-        result = Result.FAILED if failed else Result.DONE
-        self._record(Kind.OUTCOME, Action.BACKUP, sentence, ref=intent.id, result=result.value)
-        return reports
-
-    def _back_up_one(self, bot: Bot) -> ActionReport:
-        from . import backups
-
-        store = backups.LocalStore(self.workspace.backups_dir)
-        reader = FORMATS[probe.data_kind(bot)]
-        try:
-            kept = backups.back_up(
-                bot, store, format=reader, options=bot.format_options(), now=self.clock(), head=self.ledger.head()
-            )
-            backups.prune(store, bot.name, self.clock())
-        except (BotkeepError, OSError) as error:
-            return ActionReport(bot.name, Action.BACKUP, Result.FAILED, f"{bot.name} was not backed up: {error}")
-        return ActionReport(bot.name, Action.BACKUP, Result.DONE, kept.sentence, data=kept.as_data())
+        kept = keeping.keep_all(bench, bots, accept=accept)
+        proofs = [keeping.proof_data(one) for one in kept.proofs]
+        data = {"proofs": proofs} if proofs else {}
+        self._record(Kind.OUTCOME, Action.BACKUP, kept.sentence, ref=intent.id, result=kept.result.value, data=data)
+        return list(kept.reports)
 
     def note(self, text: str, bot: str | None = None) -> Entry:
         """A note in the journal. Raises UsageError if it is empty or the bot is unknown."""
@@ -371,9 +402,12 @@ class Desk:
         names = _asked(bench.fleet, None)
         self._reconcile(bench, names)
         verdicts = self._verdicts(bench, names, confirm=True)
-        jobs = [one for one in verdicts if _acts_alone(one, bench.playbooks)]
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            actions = tuple(report for report in pool.map(lambda one: self._act_on(bench, one), jobs) if report)
+            actions = self._act_on_all(bench, verdicts, pool)
+            if lacking := self._compare_further(bench):
+                again = self._verdicts(bench, lacking, confirm=True)
+                verdicts = _merged(verdicts, again)
+                actions = (*actions, *self._act_on_all(bench, again, pool))
         told = tuple(self._tell(bench, verdicts, actions))
         if any(one.ok for one in actions):
             touched = [one.bot for one in actions]
@@ -385,7 +419,7 @@ class Desk:
             self.clock(), _unhealthy_first(verdicts), actions, told, found, missed, tuple(kept), text, problems
         )
 
-    def _due(self, bench: act.Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...]]:
+    def _due(self, bench: Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...]]:
         """What the schedule wants now. A broken schedule is a problem of the round, not its end."""
         from .schedule import due, load_schedule, people_zone
 
@@ -399,7 +433,7 @@ class Desk:
         found, missed = due(tasks, {task: parse_iso(at) for task, at in ran.items()}, now, zone)
         return found, tuple(one for one in missed if one.task in ran)
 
-    def _ran(self, bench: act.Bench, task: str) -> None:
+    def _ran(self, bench: Bench, task: str) -> None:
         """Written down after it ran: what failed is due again at the next round."""
         try:
             ran = self.ledger.cursor("", "schedule") or {}
@@ -407,7 +441,7 @@ class Desk:
         except LedgerError as error:
             bench.troubles.append(str(error))
 
-    def _run(self, bench: act.Bench, tasks: Sequence[str], missed: Sequence[Missed]) -> tuple[list[ActionReport], str]:
+    def _run(self, bench: Bench, tasks: Sequence[str], missed: Sequence[Missed]) -> tuple[list[ActionReport], str]:
         """Backups and the report, where they are due; the health check is the round itself."""
         kept: list[ActionReport] = []
         text = ""
@@ -428,7 +462,13 @@ class Desk:
 
         return report.render(self.report(self.clock() - timedelta(hours=24), missed), self.zone())
 
-    def _act_on(self, bench: act.Bench, verdict: Verdict) -> ActionReport | None:
+    def _act_on_all(
+        self, bench: Bench, verdicts: Sequence[Verdict], pool: ThreadPoolExecutor
+    ) -> tuple[ActionReport, ...]:
+        jobs = [one for one in verdicts if _acts_alone(one, bench.playbooks)]
+        return tuple(report for report in pool.map(lambda one: self._act_on(bench, one), jobs) if report)
+
+    def _act_on(self, bench: Bench, verdict: Verdict) -> ActionReport | None:
         """One bot's action. A failure of one bot is that bot's report; the others go on."""
         bot, fault = bench.fleet.get(verdict.bot).bot, verdict.fault
         if bot is None or fault is None:
@@ -438,17 +478,37 @@ class Desk:
                 return self._restore_for(bench, bot, verdict)
             return act.restart(bench, bot, f"{fault.value}: {verdict.sentence}", only_for=fault)
         except (BotkeepError, OSError) as error:
-            return ActionReport(bot.name, Action.RESTART, Result.FAILED, f"{bot.name}: {error}", fault=fault)
+            restores = "restore_data" in bench.playbooks.get(fault).policy.actions
+            action = Action.RESTORE if restores else Action.RESTART
+            return ActionReport(bot.name, action, Result.FAILED, f"{bot.name}: {error}", fault=fault)
 
-    def _restore_for(self, bench: act.Bench, bot: Bot, verdict: Verdict) -> ActionReport:
-        from .backups import LocalStore
-        from .restore import plan
+    def _restore_for(self, bench: Bench, bot: Bot, verdict: Verdict) -> ActionReport:
+        from .planning import plan
 
-        made = plan(bot, self.workspace, LocalStore(self.workspace.backups_dir), self.clock())
-        return act.restore(bench, bot, made.id, verdict.sentence)
+        if refusal := act.refusal_of_restore(bench, bot, verdict):
+            return refusal
+        known = bench.cursor(bot.name, "compared")
+        try:
+            exchange = not deaths.waits(known, self.clock())
+            made = plan(bot, self.workspace, bench.stores.all, self.clock(), exchange=exchange)
+            report = act.restore(bench, bot, made.id, verdict.sentence)
+            why = report.sentence if report.result is Result.FAILED else ""
+        except BotkeepError as error:
+            report = ActionReport(bot.name, Action.RESTORE, Result.FAILED, f"{bot.name}: {error}", fault=verdict.fault)
+            why = str(error)
+        return self._go_on_without(bench, bot, verdict, report, why) if why and _only_lacks_trades(verdict) else report
+
+    def _go_on_without(self, bench: Bench, bot: Bot, verdict: Verdict, report: ActionReport, why: str) -> ActionReport:
+        """Trades that cannot be added are told to people; the bot is not kept down for them."""
+        known = self.ledger.cursor(bot.name, "compared")
+        if known:
+            self.ledger.set_cursor(bot.name, "compared", deaths.given_up(known, why))
+        if Fault.BOT_NOT_RUNNING in verdict.faults and not report.data.get("started"):
+            return act.restart(bench, bot, f"it is down; {why}", only_for=Fault.BOT_NOT_RUNNING)
+        return report
 
     def _tell(
-        self, bench: act.Bench, verdicts: Iterable[Verdict], actions: Iterable[ActionReport]
+        self, bench: Bench, verdicts: Iterable[Verdict], actions: Iterable[ActionReport]
     ) -> Iterable[alerts.Alert]:
         """Alerts that are due. Two rounds at the same time tell once; a full disk keeps nobody from telling."""
         reports = {one.bot: one for one in actions}
@@ -465,11 +525,11 @@ class Desk:
                     yield alert
 
     def _due_alerts(
-        self, bench: act.Bench, verdict: Verdict, report: ActionReport | None
+        self, bench: Bench, verdict: Verdict, report: ActionReport | None
     ) -> list[tuple[alerts.Alert, dict[str, Any]]]:
         now, before = self.clock(), bench.history(verdict.bot)
         try:
-            told = self.ledger.entries(bot=verdict.bot, kinds=[Kind.ALERT], since=now - act.HISTORY_REACHES)
+            told = self.ledger.entries(bot=verdict.bot, kinds=[Kind.ALERT], since=now - HISTORY_REACHES)
         except LedgerError as error:
             bench.troubles.append(str(error))
             told = []
@@ -485,7 +545,7 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    def _reconcile(self, bench: act.Bench, names: Iterable[str]) -> None:
+    def _reconcile(self, bench: Bench, names: Iterable[str]) -> None:
         """What killed callers owe, before anything is judged: an unrecorded stop would look like a death."""
         try:
             owing = {entry.bot for entry in self.ledger.open_intents()}
@@ -495,10 +555,44 @@ class Desk:
         if None in owing:
             self._close_lost_backups()
         for name in names:
-            act.prepare_stop_mark(self.workspace, name)
+            settling.prepare_stop_mark(self.workspace, name)
             bot = bench.fleet.get(name).bot
-            if bot is not None and (name in owing or act.stopped_without_ledger(self.workspace, name)):
+            if bot is not None and (name in owing or settling.stopped_without_ledger(self.workspace, name)):
                 self._reconcile_one(bench, bot)
+
+    def _compare_further(self, bench: Bench) -> list[str]:
+        """What a look leaves to the round: large files, and exchanges. After the restarts, for half a minute at most.
+
+        Gives the bots that turn out to lack trades.
+        """
+        began, lacking = time.monotonic(), []
+        for bot in bench.fleet.bots:
+            seen = bench.seen.get(bot.name)
+            if seen is None or time.monotonic() - began > COMPARING_SECONDS:
+                continue
+            try:
+                if self._compare_one(bench, bot, seen):
+                    lacking.append(bot.name)
+            except (BotkeepError, OSError) as error:
+                bench.troubles.append(f"{bot.name}: {error}")
+        return lacking
+
+    def _compare_one(self, bench: Bench, bot: Bot, seen: probe.Seen) -> bool:
+        data, runtime = seen.observation.data, seen.observation.runtime
+        if data is None or data.verdict not in (DataVerdict.OK, DataVerdict.REPLACED) or not reconcile.has_source(bot):
+            return False
+        death, known = deaths.death_of(runtime, data), bench.cursor(bot.name, "compared")
+        if death is None:
+            return False
+        done = deaths.is_compared(death, data, known)
+        exchange = deaths.wants_more(bot, known if done else None, self.clock())
+        if done and not exchange:
+            return False
+        found = deaths.compare(bot, bench.fleet, death, data.identity, self.clock(), exchange=exchange)
+        if found is None:
+            return False
+        self.ledger.set_cursor(bot.name, "compared", found)
+        return any(one["certain"] for one in found["findings"])
 
     def _close_lost_backups(self) -> None:
         """A backup of several bots belongs to no bot's lock: what was begun long ago is over."""
@@ -507,13 +601,13 @@ class Desk:
                 text = "A backup was interrupted; what it had stored by then is whole."
                 self._record(Kind.OUTCOME, Action.BACKUP, text, ref=intent.id, result=Result.FAILED.value)
 
-    def _reconcile_one(self, bench: act.Bench, bot: Bot) -> None:
+    def _reconcile_one(self, bench: Bench, bot: Bot) -> None:
         try:
-            act.reconcile(bench, bot)
+            settling.reconcile(bench, bot)
         except (BotkeepError, OSError) as error:
             bench.troubles.append(f"{bot.name}: {error}")
 
-    def _verdicts(self, bench: act.Bench, names: Sequence[str], *, confirm: bool) -> list[Verdict]:
+    def _verdicts(self, bench: Bench, names: Sequence[str], *, confirm: bool) -> list[Verdict]:
         seen = probe.look(bench.fleet, names, bench.cursor, self.clock(), bench.answer_within)
         histories = self._histories(bench, names)
         verdicts = {
@@ -528,13 +622,14 @@ class Desk:
                 first = verdicts[name].evidence
                 verdicts[name] = decide(again[name].observation, bench.playbooks, histories[name], self.clock(), first)
             seen |= again
+        bench.seen.update(seen)
         self._remember(bench, seen, list(verdicts.values()))
         return list(verdicts.values())
 
-    def _histories(self, bench: act.Bench, names: Sequence[str]) -> dict[str, History]:
+    def _histories(self, bench: Bench, names: Sequence[str]) -> dict[str, History]:
         return {name: bench.history(name) for name in names}
 
-    def _remember(self, bench: act.Bench, seen: dict[str, probe.Seen], verdicts: Sequence[Verdict]) -> None:
+    def _remember(self, bench: Bench, seen: dict[str, probe.Seen], verdicts: Sequence[Verdict]) -> None:
         """Cursors and spans, in one transaction each. A full disk costs the memory of this look, not the look."""
         gaps = _gaps(bench.fleet)
         looks = [
@@ -542,16 +637,14 @@ class Desk:
             for one in verdicts
         ]
         cursors = [(name, kind, value) for name, look in seen.items() for kind, value in look.cursors.items()]
-        cursors += [
-            (one.bot, "confirmed", act.confirmed_cursor(one)) for one in verdicts if one.fault and one.confirmed
-        ]
+        cursors += [(one.bot, "confirmed", confirmed_cursor(one)) for one in verdicts if one.fault and one.confirmed]
         try:
             self.ledger.see_all(looks)
             self.ledger.set_cursors(cursors)
         except LedgerError as error:
             bench.troubles.append(str(error))
 
-    def _problems(self, bench: act.Bench) -> tuple[str, ...]:
+    def _problems(self, bench: Bench) -> tuple[str, ...]:
         return (*bench.playbooks.problems, *bench.troubles)
 
 
@@ -592,6 +685,29 @@ def _unhealthy_first(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
 def _merged(before: Sequence[Verdict], after: Sequence[Verdict]) -> list[Verdict]:
     newer = {one.bot: one for one in after}
     return [newer.get(one.bot, one) for one in before]
+
+
+Told = TypeVar("Told")
+
+
+def _told(work: Callable[[Store], Told], store: Store) -> Told | StoreError:
+    """One store that is away hides nothing of the other."""
+    try:
+        return work(store)
+    except StoreError as error:
+        return error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _only_lacks_trades(verdict: Verdict) -> bool:
+    """Whether its file is sound, and only lacks trades that log or exchange have."""
+    return {one.rule for one in verdict.evidence if one.fault is Fault.DATA_CORRUPT} == {"R1"}
 
 
 def _acts_alone(verdict: Verdict, playbooks: Playbooks) -> bool:

@@ -27,6 +27,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from . import __version__, results
 from .durable import read_regular
+from .earnings import Wish
 from .fields import explain, json_path
 from .journal_file import opened
 from .model import BotkeepError, Fault, UsageError
@@ -88,10 +89,10 @@ class Tools:
             return results.diagnosis_document(desk.diagnose(bot))
 
     def summarize_pnl(self, bot: AnyBot = None, since: Since = None) -> results.Pnl:
-        """Give each bot's realised P&L from its own trades: fees, percent of capital, trades, wins, drawdown."""
+        """Give each bot's P&L from its own trades: realised, fees, percent, trades, wins, drawdown, what is open."""
         with self._desk() as desk:
             at = results.parse_since(since, desk.clock()) if since else None
-            found = desk.pnl([bot] if bot else None, at)
+            found = desk.pnl([bot] if bot else None, Wish(at))
             if bot and not found:
                 raise UsageError(f"{bot} has no data_file in config/bots.json: there are no trades to count.")
             return results.pnl_document(found, at)

@@ -6,17 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, TextIO
 
-from .model import ActionReport, Diagnosis, Observation, Verdict
+from .model import ActionReport, Diagnosis, Observation, StoreError, Verdict
 from .untrusted import strip
 
 if TYPE_CHECKING:
     from .doctor import DoctorLine
     from .ledger import Entry
     from .playbooks import Playbook, Playbooks
-    from .results import BotPnl, Pnl, Restore
+    from .results import BotPnl, CurrencyPnl, Pnl, Restore
+    from .retention import Pruned
     from .rounds import RoundReport
+    from .stores.checking import Shelf, StoreReport
 
 NONE = "-"
+NEWEST = 5
+"""Backups of a bot that a list names one by one."""
 NO_BOTS = "No bots are configured yet: write them into config/bots.json."
 _COLOURS = {
     "healthy": "32", "done": "32", "coalesced": "32", "faulty": "31", "failed": "31", "unknown": "33",
@@ -196,9 +200,22 @@ def pnl_lines(document: Pnl) -> Iterator[str]:
     yield from table(heads, (row for one in document.bots for row in _pnl_rows(one)))
     for bot in document.bots:
         for held in bot.positions:
-            yield f"{bot.bot} holds {held.amount} {held.symbol} at {held.average_price} {held.currency} on average"
+            now = f"; {held.unrealised} {held.currency} unrealised at {held.mark}" if held.unrealised else ""
+            yield f"{bot.bot} holds {held.amount} {held.symbol} at {held.average_price} {held.currency} on average{now}"
+        for one in bot.currencies:
+            yield from _per_trade(bot.bot, one)
+        for day in bot.days if len(bot.days) > 1 else ():
+            yield f"{bot.bot} {day.day}: {day.realised} {day.currency} in {day.trades} trades"
+        if bot.together:
+            yield f"{bot.bot}, all together: {bot.together}"
         skipped = [f"{bot.skipped_rows} rows could not be read"] if bot.skipped_rows else []
         yield from labelled(bot.bot, [*skipped, *bot.notes])
+
+
+def _per_trade(name: str, one: CurrencyPnl) -> Iterator[str]:
+    if one.expectancy is not None:
+        factor = one.profit_factor or "unknown (nothing lost)"
+        yield f"{name}: {one.expectancy} {one.currency} a trade on average, profit factor {factor}"
 
 
 def _pnl_rows(bot: BotPnl) -> Iterator[tuple[str, ...]]:
@@ -213,6 +230,7 @@ def plan_lines(plan: Restore) -> Iterator[str]:
     yield strip(plan.sentence)
     yield from (f"  {strip(damage)}" for damage in plan.damage)
     yield "  rows: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in plan.rows.items())
+    yield from labelled("  note", [*([plan.unprovable] if plan.unprovable else []), *plan.notes])
     yield from (f"  realised before: {amount} {currency}" for currency, amount in plan.pnl_before.items())
     yield from (f"  realised after: {amount} {currency}" for currency, amount in plan.pnl_after.items())
     yield f"To carry it out, before {plan.expires_at}: botkeep restore {plan.bot} --plan {plan.plan_id}"
@@ -222,3 +240,53 @@ def playbook_text(book: Playbook) -> Iterator[str]:
     """The file in force, as it is written, and what is wrong with the one that should be."""
     yield book.path.read_text(encoding="utf-8-sig").rstrip("\n")
     yield from labelled("mend", [book.problem] if book.problem else [])
+
+
+# --- stores ------------------------------------------------------------------------------------------------------
+
+
+def store_lines(reports: Sequence[StoreReport | StoreError]) -> Iterator[str]:
+    """What a check of the stores found."""
+    for report in reports:
+        if isinstance(report, StoreError):
+            yield strip(str(report))
+            continue
+        yield strip(report.sentence)
+        for bot in report.bots:
+            for key in (*bot.broken, *bot.missing, *bot.bad):
+                yield f"  {strip(bot.bot)}: damaged: {strip(key)}"
+
+
+def shelf_lines(stores: Sequence[tuple[str, Sequence[Shelf] | StoreError]]) -> Iterator[str]:
+    """What the stores hold."""
+    for name, shelves in stores:
+        if isinstance(shelves, StoreError):
+            yield strip(str(shelves))
+            continue
+        yield f"The {name} store:" if shelves else f"The {name} store is empty."
+        for one in shelves:
+            yield from _shelf(one)
+
+
+def _shelf(one: Shelf) -> Iterator[str]:
+    broken = f", {one.broken} manifests unreadable" if one.broken else ""
+    yield f"  {strip(one.bot)}: {len(one.snapshots)} backups in {one.bytes / 1e6:.1f} MB{broken}"
+    for snapshot in reversed(one.snapshots[-NEWEST:]):
+        rows = f"{snapshot.rows} rows" if snapshot.rows is not None else f"{snapshot.size} bytes"
+        accepted = f", taken as it was: {strip(snapshot.accepted)}" if snapshot.accepted else ""
+        yield f"    {snapshot.at:%Y-%m-%d %H:%M:%SZ}  {rows}{accepted}"
+    if len(one.snapshots) > NEWEST:
+        oldest = one.snapshots[0].at
+        yield f"    and {len(one.snapshots) - NEWEST} older ones, the oldest of {oldest:%Y-%m-%d %H:%M:%SZ}"
+
+
+def pruned_lines(found: Sequence[tuple[str, str, Pruned]], *, dry_run: bool) -> Iterator[str]:
+    """What retention removed, or would."""
+    verb = "would be removed" if dry_run else "removed"
+    for store, bot, one in found:
+        yield (
+            f"{store}, {strip(bot)}: {len(one.removed)} backups and {one.objects} objects {verb} "
+            f"({one.freed / 1e6:.1f} MB); {len(one.kept)} backups kept"
+        )
+        yield from labelled("  would go" if dry_run else "  removed", one.removed)
+        yield from labelled("  note", one.notes)

@@ -1,0 +1,130 @@
+"""What the bots earned, each from its own trade file, with the prices and rates that somebody gave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, tzinfo
+from decimal import Decimal
+from pathlib import Path
+
+from .config import Bot
+from .datafile import kind_name
+from .formats import FORMATS
+from .formats.columns import number
+from .ledger import Kind, Ledger
+from .model import Action, LedgerError, Result, UsageError
+from .pnl import figures, last_prices
+from .pnl_figures import Mark, PnlFigures, UsedRate
+
+_RATE = re.compile(r"([A-Za-z0-9]{2,10})/([A-Za-z0-9]{2,10})=(.{1,40})")
+_MARK = re.compile(r"([A-Za-z0-9:/_.-]{2,40})=(.{1,40})")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked: a window, a method, and prices that a person knows."""
+
+    since: datetime | None = None
+    method: str = "fifo"
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    """Symbol -> its price now; for the others the price of their last trade in the file is taken, and said so."""
+    rates: Mapping[tuple[str, str], Mark] = field(default_factory=dict)
+
+
+def earned(bot: Bot, wish: Wish, ledger: Ledger, now: datetime, zone: tzinfo) -> PnlFigures:
+    """One bot's figures. Raises UsageError: no data file, unknown method; BotkeepError: it cannot be read."""
+    if bot.data_file is None:
+        raise UsageError(f"{bot.name} has no data_file in config/bots.json: there are no trades to count.")
+    table = FORMATS[kind_name(bot)].trades(bot.data_file, options=bot.format_options())
+    found = figures(
+        bot.name,
+        table,
+        since=wish.since,
+        until=now,
+        method=wish.method,
+        capital=bot.capital,
+        currency=bot.currency,
+        marks={**last_prices(table, now), **wish.marks},
+        rates=wish.rates,
+        zone=zone,
+    )
+    return _noted(found, ledger)
+
+
+def _noted(found: PnlFigures, ledger: Ledger) -> PnlFigures:
+    """Trades that came back from a log are as good as that log: the figures say which restore put some back."""
+    try:
+        restores = ledger.entries(bot=found.bot, action=Action.RESTORE.value, kinds=[Kind.OUTCOME])
+    except LedgerError:
+        return found
+    last = next((one for one in reversed(restores) if one.result == Result.DONE and one.data.get("replayed")), None)
+    if last is None:
+        return found
+    note = (
+        f"{last.data['replayed']} trades were read again from its log or the exchange ({last.id}, {last.at:%Y-%m-%d})"
+    )
+    return replace(found, notes=(*found.notes, note))
+
+
+def read_marks(texts: Sequence[str]) -> dict[str, Mark]:
+    """`BTC/USDT=61000.5`, as a person gives them. Raises UsageError."""
+    found = {}
+    for text in texts:
+        match = _MARK.fullmatch(text)
+        price = number(match[2]) if match else None
+        if match is None or price is None or price <= 0:
+            raise UsageError(f"{text!r} is no price. Write SYMBOL=PRICE, like BTC/USDT=61000.5")
+        found[match[1]] = Mark(price, "given")
+    return found
+
+
+def read_rates(texts: Sequence[str]) -> dict[tuple[str, str], Mark]:
+    """`BNB/USDT=600`, as a person gives them: what one BNB is worth. Raises UsageError."""
+    found = {}
+    for text in texts:
+        match = _RATE.fullmatch(text)
+        price: Decimal | None = number(match[3]) if match else None
+        if match is None or price is None or price <= 0:
+            raise UsageError(f"{text!r} is no rate. Write ASSET/CURRENCY=PRICE, like BNB/USDT=600")
+        found[match[1].upper(), match[2].upper()] = Mark(price, "given")
+    return found
+
+
+def unused(wish: Wish, found: Sequence[PnlFigures]) -> list[str]:
+    """Prices and rates that no figure rests on: a misspelled symbol must not look like an answer."""
+    marked = {plain_symbol(held.symbol) for one in found for held in one.positions}
+    rated = {(used.asset, used.currency) for one in found for used in (*one.rates, *_together(one))}
+    said = [
+        f"--mark {symbol} is used by no open position" for symbol in wish.marks if plain_symbol(symbol) not in marked
+    ]
+    return said + [f"--rate {a}/{b} is used by no figure" for a, b in wish.rates if (a, b) not in rated]
+
+
+def _together(one: PnlFigures) -> tuple[UsedRate, ...]:
+    return one.together.rates if one.together else ()
+
+
+def plain_symbol(symbol: str) -> str:
+    """BTC/USDT, BTC-USDT and BTCUSDT are one."""
+    return re.sub(r"[^A-Z0-9:]", "", symbol.upper())
+
+
+def draw(found: Sequence[PnlFigures], folder: Path, zone: tzinfo) -> list[Path]:
+    """Each bot's equity curve and daily P&L as PNG and SVG in the folder; gives their paths. Raises BotkeepError."""
+    from .charts import daily_pnl, equity_curve
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The folder {folder} cannot be used for charts: {error.strerror}.") from error
+    made = []
+    for one in found:
+        if not one.currencies:
+            continue
+        for ending in ("png", "svg"):
+            made += [folder / f"{one.bot}-equity.{ending}", folder / f"{one.bot}-daily.{ending}"]
+            equity_curve(one, made[-2], title=f"{one.bot}: realised", zone=zone)
+            daily_pnl(one, made[-1], title=f"{one.bot}: by day")
+    return made

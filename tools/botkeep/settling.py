@@ -1,0 +1,123 @@
+"""What killed or slow callers owe: an intent without an outcome is settled by the next one, before anything else.
+
+Beside the ledger there is one byte a bot: a stop on a full disk cannot be recorded, and must not be forgotten.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .bench import POLL_SECONDS, UNATTEMPTED, Bench, Case, open_case
+from .config import Bot
+from .durable import Lock
+from .judge import how_it_ended
+from .ledger import Entry, Kind
+from .model import Action, Actor, Exit, Instance, Result
+from .runtimes.procs import ProcessTable
+from .workspace import Workspace
+
+
+def reconcile(bench: Bench, bot: Bot) -> None:
+    """Write the outcomes that killed or slow callers of this bot owe, unless an action is under way now."""
+    case = open_case(bench, bot, Action.RESTART, "")
+    lock = Lock(case.target.run_dir / "op.lock")
+    if lock.acquire():
+        try:
+            settle(case)
+        finally:
+            lock.release()
+
+
+def settle(case: Case) -> None:
+    """With the lock held nobody else acts: an intent without an outcome is of a caller that died or ran out of time."""
+    _record_stop_made_without_ledger(case)
+    owed = case.bench.ledger.open_intents(case.bot.name)
+    if not owed:
+        return
+    _wait_for_start_under_way(case)
+    seen = case.runtime.look(case.target, ProcessTable.read())
+    for intent in owed:
+        result, sentence, data = _what_became_of(case, intent, seen.instances, seen.exit)
+        case.bench.journal.record(
+            Kind.OUTCOME, at=case.bench.clock(), bot=case.bot.name, action=intent.action, actor=intent.actor,
+            sentence=sentence, ref=intent.id, result=result.value, data={**data, "reconciled": True},
+        )  # fmt: skip
+
+
+def _wait_for_start_under_way(case: Case) -> None:
+    """A caller killed between spawning the watcher and its record: the watcher goes on, and is waited for."""
+    under_way = getattr(case.runtime, "starting", None)
+    until = time.monotonic() + 5.0
+    while under_way and under_way(case.target) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+
+
+def _what_became_of(
+    case: Case, intent: Entry, instances: Sequence[Instance], ended: Exit | None
+) -> tuple[Result, str, dict[str, Any]]:
+    name, action = case.bot.name, Action(intent.action)
+    if action is Action.STOP:
+        if instances:
+            return Result.FAILED, f"{name}: a stop was interrupted; it still runs (pid {instances[0].pid}).", {}
+        return Result.DONE, f"{name} is stopped; whoever asked was interrupted before it could say so.", {}
+    if action is Action.RESTORE:
+        text = (
+            f"{name}: a restore was interrupted; its data file is either the old one or the new one. Make a new plan."
+        )
+        return Result.FAILED, text, {}
+    mine = next((one for one in instances if one.entry == intent.id), None)
+    if mine:
+        return Result.DONE, f"{name} was started (pid {mine.pid}) and is up, found at the next look.", {}
+    if case.bench.ledger.cursor(case.bot.name, "launched") == {"entry": intent.id}:
+        return Result.FAILED, f"{name} was started and is down again: {how_it_ended(ended)}.", {}
+    return Result.FAILED, f"{name}: a {action} was interrupted before it started anything.", UNATTEMPTED
+
+
+def stop_mark(workspace: Workspace, bot: str) -> Path:
+    """One byte, made while there is room: `1` says that the bot was stopped and the ledger does not know it."""
+    return workspace.run_dir(bot) / "unrecorded-stop"
+
+
+def write_mark(mark: Path, value: bytes) -> None:
+    """One byte in place: needs no space on a full disk. Raises OSError if there is no mark to write to."""
+    with mark.open("r+b") as file:
+        file.write(value)
+
+
+def prepare_stop_mark(workspace: Workspace, bot: str) -> None:
+    """Make it while there is room: every look does."""
+    mark = stop_mark(workspace, bot)
+    with suppress(OSError):
+        if not mark.exists():
+            mark.parent.mkdir(mode=0o700, exist_ok=True)
+            mark.write_bytes(b"0")
+
+
+def stopped_without_ledger(workspace: Workspace, bot: str) -> bool:
+    """Whether a stop waits to be recorded."""
+    try:
+        return stop_mark(workspace, bot).read_bytes() == b"1"
+    except OSError:
+        return False
+
+
+def _record_stop_made_without_ledger(case: Case) -> None:
+    """A stop on a full disk is written down now, so that no round takes the bot for one that died."""
+    prepare_stop_mark(case.bench.fleet.workspace, case.bot.name)
+    mark = stop_mark(case.bench.fleet.workspace, case.bot.name)
+    if not stopped_without_ledger(case.bench.fleet.workspace, case.bot.name):
+        return
+    intent = case.bench.journal.record(
+        Kind.INTENT, at=case.bench.clock(), bot=case.bot.name, action=Action.STOP.value, actor=Actor.PERSON.value,
+        sentence="asked while the ledger could not be written",
+    )  # fmt: skip
+    case.bench.journal.record(
+        Kind.OUTCOME, at=case.bench.clock(), bot=case.bot.name, action=Action.STOP.value, actor=Actor.PERSON.value,
+        sentence=f"{case.bot.name} was stopped while the ledger could not be written.", ref=intent.id,
+        result=Result.DONE.value,
+    )  # fmt: skip
+    write_mark(mark, b"0")
