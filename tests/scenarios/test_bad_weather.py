@@ -191,6 +191,9 @@ def test_a_bot_that_was_frozen_and_killed_by_the_kernel_names_its_peak_memory(tm
 def test_the_playbooks_numbers_reach_the_tools(one: Fleet) -> None:
     one.edit("bot-not-running", r"max_per_day: \d+", "max_per_day: 1")
     one.kill(one.up())
+    done = one.desk().restart("doge", "down")
+    assert done.result is Result.DONE, "a first start, and one after a stop on purpose, are no restarts"
+    one.kill(int(done.pid or 0))
     refusal = one.desk().restart("doge", "down")
     assert refusal.result is Result.REFUSED
     assert refusal.earliest is not None
