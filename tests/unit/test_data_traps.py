@@ -803,3 +803,13 @@ def test_findings_never_carry_what_a_terminal_would_obey(case: Case) -> None:
     found: tuple[Finding, ...] = case.look().findings
     assert found
     assert all(one.text.isascii() and one.text.isprintable() for one in found)
+
+
+def test_a_column_that_is_named_for_a_price_and_holds_words_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(table(30))
+    seen = CSV.inspect(
+        path, options=FormatOptions(columns={"price": "symbol"}), cursor=None, writing=False, now=datetime.now(UTC)
+    )
+    assert seen.verdict is DataVerdict.UNREADABLE
+    assert "columns.price names 'symbol'" in seen.findings[0].text

@@ -82,7 +82,7 @@ def _base(
     good, copy = backup
     if good is not None and backups.rotated(file.path, good) is not None:
         copy = None
-    rescued = _rescued(file, workspace) if held is None else None
+    rescued = _rescued(file, workspace, good) if held is None else None
     source = held.copy_to(scratch) if held is not None else rescued
     if source is not None and seen.verdict in (DataVerdict.OK, DataVerdict.REPLACED):
         current, both = _current(file, scratch), file.read_from(source)
@@ -139,10 +139,15 @@ def _newest(
         return None, None, (str(error),)
 
 
-def _rescued(file: DataFile, workspace: Workspace) -> Path | None:
-    """What a deleted file held, copied when the bot was stopped and not put back since."""
+def _rescued(file: DataFile, workspace: Workspace, good: Snapshot | None) -> Path | None:
+    """What a deleted file held, copied when the bot was stopped and not put back since.
+
+    Not from before the newest backup: with that, the book as it is was verified, or a person accepted it.
+    """
+    since = good.at.timestamp() if good else 0.0
     folders = workspace.quarantine_dir.joinpath(file.bot.name).glob("rescued-*")
-    waiting = [one for one in folders if not (one / USED).exists() and (one / file.path.name).exists()]
+    late = [one for one in folders if one.stat().st_mtime >= since]
+    waiting = [one for one in late if not (one / USED).exists() and (one / file.path.name).exists()]
     newest = max(waiting, key=lambda one: one.stat().st_mtime_ns, default=None)
     return newest / file.path.name if newest else None
 

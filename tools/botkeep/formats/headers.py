@@ -32,7 +32,18 @@ def header_of(reader: Reader | None) -> str:
 def misnamed(reader: Reader | None, options: FormatOptions) -> str:
     """Which column of the configuration the file has not: a sentence; empty: none, or its columns are not known."""
     layout = reader.as_json() if reader and options.columns else {}
-    return columns.misnamed(options.columns, layout["names"]) if "header" in layout else ""
+    if "header" not in layout:
+        return ""
+    return columns.misnamed(options.columns, layout["names"]) or _no_numbers(layout, options)
+
+
+def _no_numbers(layout: Mapping[str, Any], options: FormatOptions) -> str:
+    """A column that was named for a price, and holds words, would make every row a trade that nobody can read."""
+    for role in columns.NUMBERS:
+        if role in options.columns and layout["sample"] and layout["roles"].get(role) not in layout["numbers"]:
+            name = options.columns[role]
+            return f"data_format.columns.{role} names {name!r}, and what is in that column is no numbers."
+    return ""
 
 
 def headless(kind: Kind, known: Reader, first: bytes, options: FormatOptions) -> Reader | None:
