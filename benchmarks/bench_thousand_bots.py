@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 from botkeep.ledger import Kind, Ledger
@@ -47,7 +48,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = workspace(Path(folder), [entry(number) for number in range(CONFIGURED)])
         (home / "data").mkdir()
-        rows = "".join(f"2026-11-21T09:{n:02}:00Z,BTCUSDT,BUY,100.5,0.25,{n}\n" for n in range(60))
+        start = utc_now() - timedelta(minutes=60)
+        times = (start + timedelta(minutes=n) for n in range(60))
+        rows = "".join(f"{at:%Y-%m-%dT%H:%M:%SZ},BTCUSDT,BUY,100.5,0.25,{n}\n" for n, at in enumerate(times))
         for number in range(CONFIGURED):
             (home / f"data/{number}.csv").write_text(HEADER + rows)
         (home / "config/schedule.json").unlink()

@@ -220,12 +220,21 @@ def _room() -> Path | None:
         seen = os.lstat(room)
         if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o077:
             return None
-        for entry in os.scandir(room):
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE:
-                shutil.rmtree(entry.path, ignore_errors=True)
+        with os.scandir(room) as entries:
+            for entry in entries:
+                if _is_stale(entry):
+                    shutil.rmtree(entry.path, ignore_errors=True)
     except OSError:
         return None
     return room
+
+
+def _is_stale(entry: os.DirEntry[str]) -> bool:
+    """Not if another look removes its copy just now."""
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE
+    except OSError:
+        return False
 
 
 def _copy_all(path: Path, copy: Path) -> None:
