@@ -16,7 +16,9 @@ def main(path: str) -> None:
     base = sqlite3.connect(path, isolation_level=None)
     base.execute("PRAGMA journal_mode = wal")
     names = [name for _, name, *_ in base.execute("PRAGMA table_info(trades)")]
-    new = ["(SELECT max(id) + 1 FROM trades)" if name == "id" else f'"{name}"' for name in names]
+    now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+    made = {"id": "(SELECT max(id) + 1 FROM trades)", "open_date": now, "close_date": now}
+    new = [made.get(name, f'"{name}"') for name in names]
     columns = ", ".join(f'"{name}"' for name in names)
     copy = f"INSERT INTO trades ({columns}) SELECT {', '.join(new)} FROM trades WHERE id = 1"
     while not done.wait(0.1):

@@ -114,7 +114,10 @@ def at_a_look(
         return known if death else None
     if spend.over or (data.size or 0) > AT_A_LOOK:
         return None
-    return compare(bot, fleet, death, data.identity, now, exchange=False, budget=AT_A_LOOK)
+    found = compare(bot, fleet, death, data.identity, now, exchange=False, budget=AT_A_LOOK)
+    if found is None or not known or known.get("exit") != death.key:
+        return found
+    return {**found, "exchange": known.get("exchange", False), "wait": known.get("wait")}  # what was asked stays so
 
 
 def compare(

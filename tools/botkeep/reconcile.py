@@ -16,12 +16,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .config import Bot
+from .config import Bot, ReplayConfig
 from .envfile import load_env_file
 from .formats.base import TradeTable
 from .model import BotkeepError, ClosedTrade, Fill, Finding, Replay, iso, parse_iso
 from .workspace import Workspace
 
+NOTHING = ReplayConfig()
 LOOK_BACK = timedelta(days=1)
 BEGUN = timedelta(seconds=5)
 SAME = 0.8
@@ -58,6 +59,9 @@ class Missing:
 
 def has_source(bot: Bot) -> bool:
     """Whether something is configured that trades can be read again from."""
+    if bot.profile is None and bot.replay == NOTHING:
+        return False  # most bots: nothing is loaded for them
+
     from . import replay
 
     return bool(replay.sources(bot).log or replay.sources(bot).exchange)
