@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from . import __version__
 from .changes import ShrunkError, accepted, differences, refusal, rotated
 from .config import Bot
 from .formats.base import Format, FormatOptions, SnapshotCut, inspect_whole, more_to_read
-from .formats.files import Source, regular
+from .formats.files import Source, facts_of, regular
 from .model import BotkeepError, DataVerdict, Inspection, StoreError, Tempo
 from .retention import GRACE, POLICY, Pruned, prune, to_keep
 from .stores import FolderStore, LocalStore, S3Store, Store, Stores, open_stores
@@ -241,19 +240,6 @@ def _is_same(source: Source, before: Snapshot) -> bool:
     if source.size > before.size and any(facts[name] != before.source[name] for name in ("dev", "ino", "mtime_ns")):
         return False
     return source.digest(0, before.size) == before.sha256
-
-
-def facts_of(seen: os.stat_result) -> dict[str, int]:
-    """What a manifest says of the data file itself."""
-    return {
-        "dev": seen.st_dev,
-        "ino": seen.st_ino,
-        "size": seen.st_size,
-        "mtime_ns": seen.st_mtime_ns,
-        "mode": seen.st_mode & 0o7777,
-        "uid": seen.st_uid,
-        "gid": seen.st_gid,
-    }
 
 
 def _begins_with(copy: Path, last: Snapshot) -> bool:

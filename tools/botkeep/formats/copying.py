@@ -13,7 +13,7 @@ from typing import Any
 from ..model import BotkeepError, Finding
 from .adding import append as append
 from .base import FormatOptions, Rebuilt, SnapshotCut
-from .files import CAP, CHUNK, Source, UnreadableError, marks, regular
+from .files import CAP, CHUNK, Source, UnreadableError, facts_of, marks, regular
 from .headers import header_of
 from .merging import HashedWriter, Merge
 from .records import HEAD, Kind, Reader, StrangeError
@@ -68,16 +68,7 @@ def _is_one_version(source: Source, writer: HashedWriter) -> bool:
 
 
 def _cut(kind: Kind, target: Path, writer: HashedWriter, source: Source, options: FormatOptions) -> SnapshotCut:
-    seen = source.stat
-    facts = {
-        "dev": seen.st_dev,
-        "ino": seen.st_ino,
-        "size": seen.st_size,
-        "mtime_ns": seen.st_mtime_ns,
-        "mode": seen.st_mode & 0o7777,
-        "uid": seen.st_uid,
-        "gid": seen.st_gid,
-    }
+    facts = facts_of(source.stat)
     with regular(target) as copy:
         end, rows, first, header = _ends(kind, copy, options, quoted=writer.quoted)
         sha256 = writer.sha256 if end == copy.size else copy.digest(0, end)

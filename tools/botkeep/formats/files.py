@@ -137,6 +137,19 @@ def bears(source: Source, old: dict[str, Any]) -> bool:
     return source.size >= to and marks(source, to) == {"head": old["head"], "anchor": old["anchor"]}
 
 
+def facts_of(seen: os.stat_result) -> dict[str, int]:
+    """dev, ino, size, mtime_ns, mode, uid and gid, as a SnapshotCut and a manifest keep them."""
+    return {
+        "dev": seen.st_dev,
+        "ino": seen.st_ino,
+        "size": seen.st_size,
+        "mtime_ns": seen.st_mtime_ns,
+        "mode": seen.st_mode & 0o7777,
+        "uid": seen.st_uid,
+        "gid": seen.st_gid,
+    }
+
+
 def moved_to(path: Path, old: dict[str, Any]) -> Path | None:
     """The rotated file beside `path` that holds the old content: `name.1`, `name-20261121.gz`, `stem_old_1.csv`.
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..model import BotkeepError, ClosedTrade, Fill, Finding
 from . import copying
 from .base import Appended, FormatOptions, Rebuilt, SnapshotCut
-from .files import CAP, Source, UnreadableError, marks, regular
+from .files import CAP, Source, UnreadableError, facts_of, marks, regular
 from .jsondoc import Document, Kind
 from .jsonfolding import Frame, Unfolded, fold, frame_of, unfold
 from .merging import HashedWriter, all_named
@@ -75,15 +75,7 @@ def _cut(
     kind: Kind, target: Path, seen: os.stat_result, sha256: str, options: FormatOptions, *, last: bool
 ) -> SnapshotCut | None:
     """The copy, closed where it is torn; None: it is torn, and this was not the last try."""
-    facts = {
-        "dev": seen.st_dev,
-        "ino": seen.st_ino,
-        "size": seen.st_size,
-        "mtime_ns": seen.st_mtime_ns,
-        "mode": seen.st_mode & 0o7777,
-        "uid": seen.st_uid,
-        "gid": seen.st_gid,
-    }
+    facts = facts_of(seen)
     with regular(target) as copy:
         reader = _learn(kind, copy, options)
         if reader is None:

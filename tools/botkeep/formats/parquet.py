@@ -19,7 +19,7 @@ from ..untrusted import clean
 from . import copying, parquet_inspect, parquet_rebuild
 from .base import Appended, FormatOptions, Rebuilt, SnapshotCut, TradeTable
 from .columns import Trades
-from .files import Source, UnreadableError, regular
+from .files import Source, UnreadableError, facts_of, regular
 from .parquet_table import Rows, Table, content, joined, shown
 from .records import StrangeError
 
@@ -119,15 +119,7 @@ def _copied(source: Source, target: Path) -> str:
 
 
 def _cut(target: Path, sha256: str, seen: os.stat_result, options: FormatOptions) -> SnapshotCut:
-    facts = {
-        "dev": seen.st_dev,
-        "ino": seen.st_ino,
-        "size": seen.st_size,
-        "mtime_ns": seen.st_mtime_ns,
-        "mode": seen.st_mode & 0o7777,
-        "uid": seen.st_uid,
-        "gid": seen.st_gid,
-    }
+    facts = facts_of(seen)
     with regular(target) as copy:
         table = Table(copy, options)
         return SnapshotCut(copy.size, sha256, facts, _first_time(table), _mark(table, copy.size, sha256))

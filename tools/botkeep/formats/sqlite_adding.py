@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -64,7 +65,7 @@ def _tried(adder: _Adder, trade: Trade) -> str:
     return ""
 
 
-class _Adder:
+class _Adder(ABC):
     """Adds to one table, with its last row as the sample of how rows are written."""
 
     def __init__(self, database: Database, table: Table) -> None:
@@ -90,9 +91,9 @@ class _Adder:
         except OverflowError as error:
             raise LeftOutError("one of its numbers is too large for the table") from error
 
+    @abstractmethod
     def row(self, trade: Trade) -> Row:
         """Column -> value; None: the column's default. Raises LeftOutError."""
-        raise NotImplementedError
 
     def _only(self, column: str) -> Any:
         """The value that all rows have; None: they differ, or there is none."""

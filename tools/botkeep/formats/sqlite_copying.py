@@ -15,7 +15,8 @@ from typing import Any
 from ..model import BotkeepError, Finding
 from ..untrusted import clean
 from .base import FormatOptions
-from .sqlite_files import companions, facts, hashed, look, sync
+from .files import facts_of
+from .sqlite_files import companions, hashed, look, sync
 from .sqlite_open import (
     BrokenError,
     Database,
@@ -56,7 +57,7 @@ def take(path: Path, target: Path, options: FormatOptions) -> dict[str, Any]:
         mark = _mark(target, options)
     sync(target)
     size, sha256 = hashed(target)
-    return {"size": size, "sha256": sha256, "source": facts(files), **mark}
+    return {"size": size, "sha256": sha256, "source": facts_of(files.stat), **mark}
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -11,15 +11,14 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import Any
 
 from ..model import BotkeepError
-from .files import Source, UnreadableError, regular
+from .files import UnreadableError, regular
 from .records import evidence
 
 LOCK = threading.RLock()
@@ -258,20 +257,6 @@ def hashed(path: Path) -> tuple[int, str]:
     """(size, sha256) of a file of ours."""
     with LOCK, regular(path) as source:
         return source.size, source.digest(0, source.size)
-
-
-def facts(source: Source | Files) -> Mapping[str, Any]:
-    """dev, ino, size, mtime_ns, mode, uid and gid, as a SnapshotCut keeps them."""
-    seen = source.stat
-    return {
-        "dev": seen.st_dev,
-        "ino": seen.st_ino,
-        "size": seen.st_size,
-        "mtime_ns": seen.st_mtime_ns,
-        "mode": seen.st_mode & 0o7777,
-        "uid": seen.st_uid,
-        "gid": seen.st_gid,
-    }
 
 
 def sync(path: Path) -> None:
