@@ -13,6 +13,7 @@ from .config import Bot
 from .datafile import kind_name
 from .formats import FORMATS
 from .formats.columns import number
+from .formats.values import plain_symbol
 from .ledger import Kind, Ledger
 from .model import Action, LedgerError, Result, UsageError
 from .pnl import figures, last_prices
@@ -104,11 +105,6 @@ def unused(wish: Wish, found: Sequence[PnlFigures]) -> list[str]:
 
 def _together(one: PnlFigures) -> tuple[UsedRate, ...]:
     return one.together.rates if one.together else ()
-
-
-def plain_symbol(symbol: str) -> str:
-    """BTC/USDT, BTC-USDT and BTCUSDT are one."""
-    return re.sub(r"[^A-Z0-9:]", "", symbol.upper())
 
 
 def draw(found: Sequence[PnlFigures], folder: Path, zone: tzinfo) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 
 from .formats.base import TradeTable
 from .formats.columns import split_symbol
+from .formats.values import plain_market, plain_symbol
 from .model import ClosedTrade, Fill, OpenTrade, UsageError
 from .pnl_figures import (
     UNKNOWN,
@@ -147,19 +148,11 @@ def _together(currencies: Sequence[CurrencyFigures], given: _Given) -> Together 
     )
 
 
-def _plain(symbol: str) -> str:
-    """BTC/USDT, BTC-USDT and BTCUSDT are one; BTC/USDT:USDT, a future of it, is another."""
-    return symbol.translate(_SEPARATORS).upper()
-
-
-_SEPARATORS = str.maketrans("", "", "/-_")
-
-
 class _Given:
     """The caller's prices, however it spells symbols and currencies."""
 
     def __init__(self, marks: Prices, rates: Rates) -> None:
-        self._marks = {_plain(symbol): as_mark(price, symbol) for symbol, price in marks.items()}
+        self._marks = {plain_symbol(symbol): as_mark(price, symbol) for symbol, price in marks.items()}
         self._rates = {
             (asset.upper(), currency.upper()): as_mark(price, f"one {asset} in {currency}")
             for (asset, currency), price in rates.items()
@@ -167,15 +160,10 @@ class _Given:
         self.any = bool(marks)
 
     def mark(self, symbol: str) -> Mark | None:
-        return self._marks.get(_plain(symbol))
+        return self._marks.get(plain_symbol(symbol))
 
     def rate(self, asset: str, currency: str) -> Mark | None:
         return self._rates.get((asset, currency))
-
-
-def _plain_market(name: str) -> str:
-    """Letters and digits: Gate.io, gate_io and gateio are one."""
-    return "".join(filter(str.isalnum, name)).upper()
 
 
 Key = tuple[str, str, str]
@@ -236,7 +224,7 @@ class _Account:
     def _line(self, key: Key) -> _Line:
         found = self._spelled.get(key)
         if found is None:
-            found = self._spelled[key] = self._line_of_plain((_plain_market(key[0]), *key[1:]), key)
+            found = self._spelled[key] = self._line_of_plain((plain_market(key[0]), *key[1:]), key)
         return found
 
     def _line_of_plain(self, plain: Key, key: Key) -> _Line:
@@ -389,7 +377,7 @@ class _Account:
         fees: dict[tuple[str, str], Decimal] = {}
         for line in self._lines.values():
             market, _, currency = line.key
-            if _plain_market(market).endswith("PAPERTRADE") and line.own.fees:
+            if plain_market(market).endswith("papertrade") and line.own.fees:
                 fees[market, currency] = fees.get((market, currency), ZERO) + line.own.fees
         return [
             f"hummingbot's own `history` may show less for {market}: it takes the fees, {paid} {currency}, off twice"

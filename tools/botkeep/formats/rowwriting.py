@@ -11,7 +11,7 @@ from .base import FormatOptions
 from .columns import Trades, split_symbol
 from .layout import Layout, comma
 from .spelling import UnwritableError, number_like, side_like, symbol_like, time_like
-from .values import is_filled
+from .values import is_filled, plain_market
 
 Trade = Fill | ClosedTrade
 
@@ -107,7 +107,7 @@ class _Row:
     def _market(self, sample: str) -> str:
         """As the file spells it: an exchange's `gateio` is `gate_io` in it. A file of one market says that one."""
         own, markets = self._trade.market, self._layout.markets
-        same = (market for market in (sample, *markets) if market and _plain(market) == _plain(own))
+        same = (market for market in (sample, *markets) if market and plain_market(market) == plain_market(own))
         return next(same, markets[0] if len(markets) == 1 else own)
 
     def _status(self, sample: str) -> str:
@@ -156,10 +156,6 @@ class _Row:
         missing = [role for role in roles if role not in self._layout.roles]
         if missing:
             raise UnwritableError(f"it is not clear which column is the {missing[0]}")
-
-
-def _plain(market: str) -> str:
-    return "".join(letter for letter in market.lower() if letter.isalnum())
 
 
 def _direction_like(side: str, sample: str) -> str:

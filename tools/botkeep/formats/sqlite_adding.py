@@ -25,7 +25,7 @@ from .sqlite_mapped import Mapped
 from .sqlite_merging import alias_of
 from .sqlite_open import Database, Table, connect, quoted, told, translated
 from .sqlite_shapes import Shape, recognise
-from .values import NOT_FILLED
+from .values import NOT_FILLED, plain_market
 
 Trade = Fill | ClosedTrade
 Row = dict[str, Any]
@@ -107,12 +107,11 @@ class _Adder(ABC):
         name = quoted(column)
         ask = f"SELECT DISTINCT {name} FROM {quoted(self._table.name)} WHERE {name} <> '' LIMIT 100"  # noqa: S608
         known = [str(value) for (value,) in self._database.ask(ask)]
-        return known[0] if len(known) == 1 else next((one for one in known if _plain(one) == _plain(said)), said)
-
-
-def _plain(market: str) -> str:
-    """`gate_io` and `gateio` are one market."""
-    return "".join(mark for mark in market.lower() if mark.isalnum())
+        return (
+            known[0]
+            if len(known) == 1
+            else next((one for one in known if plain_market(one) == plain_market(said)), said)
+        )
 
 
 def _adder(database: Database, shape: Shape, table: Table, options: FormatOptions) -> _Adder:
@@ -184,7 +183,7 @@ class _FreqtradeAdder(_Adder):
     def _require_same(self, trade: ClosedTrade) -> None:
         if float(self._like.get("leverage") or 1) != 1:
             raise LeftOutError("the bot trades with leverage, and the trade's own is not known")
-        if trade.market and _plain(trade.market) != _plain(str(self._like["exchange"])):
+        if trade.market and plain_market(trade.market) != plain_market(str(self._like["exchange"])):
             raise LeftOutError(f"it is of another exchange ({clean(trade.market, 30)})")
         quote = trade.currency or split_symbol(trade.symbol)[1]
         if self._like.get("stake_currency") not in (None, quote):

@@ -112,6 +112,20 @@ def is_filled(status: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
+def plain_market(name: str) -> str:
+    """Letters and digits, in lower case: `Gate.io`, `gate_io` and `gateio` are one market."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+_SEPARATORS = str.maketrans("", "", "/-_")
+
+
+def plain_symbol(symbol: str) -> str:
+    """BTC/USDT, BTC-USDT and BTCUSDT are one; BTC/USDT:USDT, a future of it, is another."""
+    return symbol.translate(_SEPARATORS).upper()
+
+
+@lru_cache(maxsize=1024)
 def split_symbol(symbol: str) -> tuple[str, str]:
     """(base, quote) of `BTC/USDT`, `BTC-USDT`, `BTC_USDT`, `BTC/USDT:USDT` or `BTCUSDT`; quote empty if not said."""
     text = symbol.strip().upper().partition(":")[0]

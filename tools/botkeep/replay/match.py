@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 
 from ..formats.base import TradeTable
 from ..formats.columns import side_of, split_symbol
+from ..formats.values import plain_market
 from ..model import ClosedTrade, Fill, Finding, Replay
 from .base import DOUBTED, LISTED, Trade
 
@@ -239,7 +239,6 @@ def _market(trade: Trade) -> str:
     return _plain_market(trade.market)
 
 
-@lru_cache(maxsize=256)
 def _plain_market(name: str) -> str:
-    """Letters and digits, in lower case; `binance_PaperTrade` is `binance`."""
-    return "".join(filter(str.isalnum, name.lower())).removesuffix("papertrade")
+    """As it is compared; `binance_PaperTrade` is `binance`: one bot is on paper or it is not."""
+    return plain_market(name).removesuffix("papertrade")
