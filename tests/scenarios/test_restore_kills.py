@@ -118,8 +118,7 @@ def test_a_restore_killed_at_any_call_leaves_the_old_content_or_the_new_one_and_
         case.damage()
         found, old = case.planned(), case.old
 
-    step = 4 if calls == ("pwrite64",) else 1  # a page each, and there are many
-    for _ in kills.at_each_call(lambda: case.apply(found.id) and None, prepare, calls, step):
+    for _ in kills.at_each_call(lambda: case.apply(found.id) and None, prepare, calls):
         now = case.content()
         assert now == old or len(now) == rows, "a third state"
         seen["new" if len(now) == rows else "old"] += 1

@@ -47,19 +47,17 @@ def at_each_call(
     work: Callable[[], None],
     prepare: Callable[[], None] = lambda: None,
     calls: Iterable[str] = CALLS,
-    step: int = 1,
 ) -> Iterator[tuple[str, int]]:
     """Kill `work` at its first, second, ... system call of each kind that changes files; yields after each kill.
 
-    `prepare` comes before each run, also before the last one of each kind, which is not killed. `step`: at every call
-    of that distance only.
+    `prepare` comes before each run, also before the last one of each kind, which is not killed.
     """
     for call in calls:
         number = 1
         prepare()
         while (status := injected(work, call, number, "signal=SIGKILL")) == -signal.SIGKILL:
             yield call, number
-            number += step
+            number += 1
             prepare()
         assert status == 0, f"the run that was not killed at {call} failed"
 

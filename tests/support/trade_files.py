@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from botkeep.formats import FORMATS, FormatOptions
 from botkeep.model import Inspection
+from support.piped import Piped
 from support.trade_writer import HEADER, row, table
 
 __all__ = ["DATA", "HEADER", "NOW", "Eye", "Writer", "row", "table"]
@@ -44,39 +42,11 @@ class Eye:
         return self.look(**how).verdict.value
 
 
-class Writer:
+class Writer(Piped):
     """A process of support/trade_writer.py."""
 
     def __init__(self, mode: str, path: Path) -> None:
-        program = Path(__file__).with_name("trade_writer.py")
-        self.process = subprocess.Popen(
-            [sys.executable, str(program), mode, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._wait()
-
-    def _wait(self) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def tell(self, command: str) -> None:
-        """Have it do something, and wait until it has."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        self._wait()
-
-    def kill(self) -> None:
-        """SIGKILL, and wait."""
-        self.process.kill()
-        self.process.communicate()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
+        super().__init__("trade_writer.py", mode, str(path))
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,6 +27,7 @@ from botkeep.pnl import figures, rounded
 from support.formats.json import document
 from support.formats.jsonl import line, record
 from support.json_writer import START, fill
+from support.piped import Piped
 from support.trade_files import DATA, NOW, as_nobody
 
 OPTIONS = FormatOptions()
@@ -628,31 +627,11 @@ def test_what_a_bot_wrote_is_read_exactly(
 # --- live writers ------------------------------------------------------------------------------------------------
 
 
-class Writer:
+class Writer(Piped):
     """A process of support/json_writer.py."""
 
     def __init__(self, mode: str, path: Path) -> None:
-        program = Path(__file__).parents[1] / "support/json_writer.py"
-        self.process = subprocess.Popen(
-            [sys.executable, str(program), mode, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._wait()
-
-    def _wait(self) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def tell(self, command: str) -> None:
-        """Have it do something, and wait until it has."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        self._wait()
-
-    def kill(self) -> None:
-        """SIGKILL, and wait."""
-        self.process.kill()
-        self.process.communicate()
+        super().__init__("json_writer.py", mode, str(path))
 
 
 @pytest.fixture

@@ -7,15 +7,13 @@ import csv
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tarfile
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
 
 from support.formats.base import Files
+from support.piped import Piped
 from support.trade_files import DATA, row
 
 TABLE = """
@@ -101,46 +99,8 @@ def _millionths(text: str) -> int:
     return int(Decimal(text) * 1_000_000)
 
 
-class Writer:
+class Writer(Piped):
     """A process of support/sqlite_writer.py."""
 
     def __init__(self, path: Path, journal: str = "wal", timeout: float = 5.0) -> None:
-        program = Path(__file__).parents[1] / "sqlite_writer.py"
-        self.process = subprocess.Popen(
-            [sys.executable, str(program), journal, str(path), str(timeout)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self._said()
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self.process.pid
-
-    def tell(self, command: str) -> list[str]:
-        """Have it do something, wait until it has; returns what it said."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self._said()
-
-    def _said(self) -> list[str]:
-        assert self.process.stdout is not None
-        said: list[str] = []
-        while (line := self.process.stdout.readline().strip()) != "ready":
-            assert line, "the writer has ended"
-            said.append(line)
-        return said
-
-    def kill(self) -> None:
-        """SIGKILL, and wait."""
-        self.process.kill()
-        self.process.communicate()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
+        super().__init__("sqlite_writer.py", journal, str(path), str(timeout))
