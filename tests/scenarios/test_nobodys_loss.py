@@ -371,3 +371,52 @@ def test_a_stop_saves_what_only_the_bot_had_open(tmp_path: Path) -> None:
         assert one.desk(Actor.PERSON).restore("doge", plan.id).result is Result.DONE
         assert written(one) == ids[: len(written(one))]
         assert len(written(one)) >= len(ids) - 1
+
+
+def replaced_while_it_runs(one: Fleet, change: Callable[[str], str]) -> str:
+    """A bot that writes into a deleted file, another one having taken its name; what that one holds."""
+    seed(one, rows=8)
+    one.up(rows=9)
+    one.desk().back_up()
+    copy = one.data().with_name("saved")
+    copy.write_text(change(one.data().read_text()))
+    copy.replace(one.data())
+    before = len(logged(one))
+    wait_for(lambda: len(logged(one)) >= before + 3)
+    return one.data().read_text()
+
+
+def test_the_file_that_took_the_name_of_a_deleted_one_is_in_quarantine_too(careful: Fleet) -> None:
+    torn = replaced_while_it_runs(careful, lambda text: text[:-10])
+    done = careful.desk(Actor.PERSON).restore("doge", careful.desk(Actor.PERSON).plan_restore("doge").id)
+    assert done.result is Result.DONE, done.sentence
+    folder = Path(done.data["quarantine"])
+    assert (folder / "doge.csv").read_text() == torn
+    assert len((folder / "doge.csv.deleted").read_text()) > len(torn)
+    ids = logged(careful)
+    assert written(careful) == ids[: len(written(careful))]
+
+
+def test_a_plan_for_the_file_itself_is_not_carried_out_on_what_a_deleted_one_held(careful: Fleet) -> None:
+    seed(careful, rows=8)
+    careful.up(rows=9)
+    careful.desk().back_up()
+    careful.desk(Actor.PERSON).stop("doge", "by hand")
+    whole = careful.data().read_text()
+    with careful.data().open("r+b") as file:  # somebody else, who only reads, keeps an older one open
+        older = os.open(careful.data(), os.O_RDONLY)
+        newer = careful.data().with_name("saved")
+        newer.write_text(whole + whole.splitlines(keepends=True)[-1].replace(",o-", ",p-").replace("USDT,1", "USDT,9"))
+        newer.replace(careful.data())
+        file.flush()
+    try:
+        edit(careful)
+        plan = careful.desk(Actor.PERSON).plan_restore("doge")
+        assert (plan.from_held, plan.findings[0].rule) == (False, "C13")
+        done = careful.desk(Actor.PERSON).restore("doge", plan.id)
+        assert done.result is Result.DONE, done.sentence
+        assert len(written(careful)) == len(whole.splitlines()), (
+            "the newest row, which only the file itself has, is there"
+        )
+    finally:
+        os.close(older)

@@ -379,7 +379,8 @@ def _restore_locked(case: Case, plan_id: str) -> ActionReport:
     with hold(plan.path) as held:  # a deleted file lives only until the bot that has it open is stopped
         try:
             running = case.runtime.look(case.target, ProcessTable.read()).instances
-            stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
+            with rescuing(None if plan.from_held else plan.path, _rescued_to(case)):
+                stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
         except EngineError as error:
             return case.finish(intent, Result.FAILED, f"{case.bot.name}: nothing was restored: {error}")
         writers = DataFile.of(case.bot).writers()

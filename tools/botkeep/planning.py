@@ -68,6 +68,8 @@ class _Base:
     """Whether `copy` is the backup's."""
     merges: bool = False
     rescued: Path | None = None
+    from_held: bool = False
+    """The content is only in a deleted file that a process has open."""
 
 
 def _base(
@@ -87,11 +89,12 @@ def _base(
     if source is not None and seen.verdict in (DataVerdict.OK, DataVerdict.REPLACED):
         current, both = _current(file, scratch), file.read_from(source)
         if findings := _only_held(both, current):
-            return _Base(both, current, findings, merges=True, rescued=rescued)
+            return _Base(both, current, findings, merges=True, rescued=rescued, from_held=held is not None)
         source = rescued = None
     file = file.read_from(source) if source is not None else file
     findings = _changed(file, seen, good) or _damages(file, seen, good)
-    return _Base(file, copy, findings, backup=copy is not None, rescued=rescued)
+    from_held = source is not None and held is not None
+    return _Base(file, copy, findings, backup=copy is not None, rescued=rescued, from_held=from_held)
 
 
 def _made(
@@ -116,6 +119,7 @@ def _made(
         replay_from=built.missing.sources,
         unprovable=built.missing.unprovable,
         rescued=str(base.rescued or ""),
+        from_held=base.from_held,
         merges=base.merges,
         trades_known=_trades(built) - built.added,
         only_adds=findings[0].rule == "R1",

@@ -84,6 +84,8 @@ class RestorePlan:
     """What no source can show; empty: everything since the backup is known."""
     rescued: str
     """Where an earlier restore put what a deleted file held; empty: the file itself is read."""
+    from_held: bool
+    """The content is that of a deleted file which a process holds open."""
     merges: bool
     """What the deleted file held is added to the file that took its name; no backup is needed."""
     trades_known: int

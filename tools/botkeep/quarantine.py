@@ -28,15 +28,19 @@ def quarantine(
 ) -> Path:
     """Copy the data file and its companions, whatever is in them, to a new folder of .botkeep/quarantine; gives it.
 
-    `source`: read the data file from there (a deleted one is still in /proc/PID/fd of its writer). Nothing is moved: a
-    bot whose file was moved away went on writing into the moved one. Beside the copies lies `note.json` (where from,
-    when, size, sha256 of each); for a missing file, only that. Raises BotkeepError.
+    `source`: what a deleted file of that name held; beside a file that took its name it is kept as NAME.deleted.
+    Nothing is moved: a bot whose file was moved away went on writing into the moved one. Beside the copies lies
+    `note.json` (where from, when, size, sha256 of each); for a missing file, only that. Raises BotkeepError.
     """
     folder = _unused(workspace.quarantine_dir / bot_name / f"{now:%Y%m%dT%H%M%S.%fZ}")
     try:
         folder.mkdir(mode=0o700, parents=True)
-        note = {"path": str(path), "at": iso(now), **_copy_aside(source or path, folder / path.name)}
+        source = source or path
+        first = path if path.exists() else source
+        note = {"path": str(path), "at": iso(now), **_copy_aside(first, folder / path.name)}
         beside = {one.name: _copy_aside(one, folder / one.name) for one in companions}
+        if source != first:
+            beside[f"{path.name}.deleted"] = _copy_aside(source, folder / f"{path.name}.deleted")
         if beside:
             note["companions"] = beside
         write_atomic(folder / "note.json", json.dumps(note, indent=1).encode(), 0o400)

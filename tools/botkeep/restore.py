@@ -178,7 +178,7 @@ def apply_files(
 
 def _rescue(held: Held | None, made: RestorePlan, workspace: Workspace, record: dict[str, Any]) -> dict[str, Any]:
     """Put the content of a deleted file where a resumed restore finds it again."""
-    if held is None or "rescued" in record:
+    if held is None or not made.from_held or "rescued" in record:
         return record
     folder = workspace.quarantine_dir / made.bot / f"rescued-{made.id}"
     try:
