@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from botkeep.model import CauseClass, ConfigError, Fault
-from botkeep.profiles import PROFILES, Signature, base
-from botkeep.profiles.base import candidates, load
+from botkeep.profiles import PROFILES, Signature
+from botkeep.profiles import catalogue as base
+from botkeep.profiles.catalogue import candidates, load
 
 PLAIN = PROFILES["plain"].signatures()
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from .linetime import AHEAD, LineClock
 from .logfile import FIRST_READ, LINE_LIMIT, Block, LogError, Position, Reading, open_log, position_from
-from .model import Cause
+from .model import Cause, LogLook
 from .profiles import Signature
-from .profiles.base import candidates
+from .profiles.catalogue import candidates
 from .untrusted import clean, strip
 
 LONGEST_BAN = timedelta(days=30)
@@ -36,24 +36,6 @@ FORGET = timedelta(days=7).total_seconds()
 STARTED_SLACK = 1.0
 SAME_START = 2.0
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class LogLook:
-    """What one look at a log gives."""
-
-    causes: tuple[Cause, ...] = ()
-    """Of the newest run first, then the newest first."""
-    newest_line_at: datetime | None = None
-    mtime: datetime | None = None
-    gaps: tuple[float, ...] = ()
-    """Seconds: the pauses between lines, at most 200, those of the last days that are long enough to tell."""
-    cursor: dict[str, Any] = field(default_factory=dict)
-    """JSON; given back at the next look."""
-    problem: str | None = None
-    """Why the log could not be read: one sentence."""
-    skipped: int = 0
-    """Bytes of new lines that were too many for this look and are not known."""
 
 
 # ------------------------------------------------------------------------------------------------ what is remembered

@@ -139,6 +139,30 @@ class ReplayConfig(BaseModel):
     exchange: ExchangeConfig | None = None
 
 
+class MqttConfig(BaseModel):
+    """Where a bot publishes its heartbeat. Needs botkeep[mqtt]."""
+
+    model_config = STRICT
+
+    host: str = Field("127.0.0.1", pattern=r"^[A-Za-z0-9.:-]{1,253}$")
+    port: Whole = Field(1883, ge=1, le=65535)
+    topic: str = Field(pattern=r"^[^\x00-\x1f\x7f+#]{1,200}$", description="Of the heartbeat: hbot/INSTANCE/hb.")
+    username_env: str | None = Field(None, pattern=_ENV_NAME, description="Name of the variable with the user name.")
+    password_env: str | None = Field(None, pattern=_ENV_NAME, description="Name of the one with the password.")
+
+
+class ApiConfig(BaseModel):
+    """How the bot itself can be asked. Credentials are named by environment variable, never written here."""
+
+    model_config = STRICT
+
+    url: WebAddress | None = Field(None, description="freqtrade: http://127.0.0.1:8080")
+    username_env: str | None = Field(None, pattern=_ENV_NAME, description="Name of the variable with the user name.")
+    password_env: str | None = Field(None, pattern=_ENV_NAME, description="Name of the one with the password.")
+    hbot: list[str] = Field([], max_length=8, description='Hummingbot: the command, ["/opt/hb/bin/hbot"].')
+    mqtt: MqttConfig | None = None
+
+
 class S3Config(BaseModel):
     """A bucket for the second copy of every backup. Credentials come from the environment, as AWS's tools take them."""
 
@@ -178,7 +202,8 @@ class Bot(BaseModel):
     health_endpoint: WebAddress | None = Field(None, description="http or https.")
     log_file: Path | None = Field(None, description="Where it logs. Of a bot that botkeep starts: its output as well.")
     runtime: Any = Field(None, description="What runs it. Without one it can be watched, not restarted.")
-    profile: str | None = Field(None, description="What kind of program it is.")
+    profile: str | None = Field(None, description="What kind of program it is; recognised if not given.")
+    api: ApiConfig | None = Field(None, description="How the bot itself can be asked.")
     data_format: DataFormat | None = None
     capital: Amount | None = Field(None, gt=0, description="What percent figures are of.")
     currency: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,20}$", description="Of amounts that name none.")

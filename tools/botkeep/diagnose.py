@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from .causes import LogLook, read_log
+from .causes import read_log
 from .logfile import LogError, last_bytes
-from .model import Cause, CauseClass, Diagnosis, Exit, Fault, Observation
+from .model import Cause, CauseClass, Diagnosis, Exit, Fault, LogLook, Observation
 from .profiles import Profile
 from .untrusted import FENCE_LIMIT, clean, clean_lines
 

@@ -6,6 +6,7 @@ currency named beside it. Nothing here does anything: the rooms below pass these
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -268,6 +269,134 @@ class Cause:
     this_run: bool = True
     """False: the line belongs to the run that died."""
     source: str = ""
+    advice: str = ""
+    """What a good operator does about it: one or two sentences."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A kind of log line that states a fact, not a cause: a heartbeat, an order, a fill that was not stored."""
+
+    id: str
+    at: datetime
+    """Of the newest such line."""
+    values: Mapping[str, str]
+    """The named groups of the newest: stripped, redacted, at most 80 characters each."""
+    count: int
+    first_at: datetime
+    this_run: bool = True
+    """False: the newest of them belongs to the run that died."""
+    gaps: tuple[float, ...] = ()
+    """Seconds between successive ones, the last 20."""
+    who: tuple[tuple[str, datetime], ...] = ()
+    """Distinct values of the group `who` (a pid) in this run, the newest first, at most 8, with their last times."""
+
+
+@dataclass(frozen=True)
+class LogLook:
+    """What one look at a log gives."""
+
+    causes: tuple[Cause, ...] = ()
+    """Of the newest run first, then the newest first."""
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    """By id."""
+    newest_line_at: datetime | None = None
+    mtime: datetime | None = None
+    gaps: tuple[float, ...] = ()
+    """Seconds: the pauses between lines, at most 200, those of the last days that are long enough to tell."""
+    cursor: dict[str, Any] = field(default_factory=dict)
+    """JSON; given back at the next look."""
+    problem: str | None = None
+    """Why the log could not be read: one sentence."""
+    skipped: int = 0
+    """Bytes of new lines that were too many for this look and are not known."""
+
+
+@dataclass(frozen=True)
+class LivePosition:
+    """One open trade as the bot's own API gives it. Amounts exactly as written, in `currency`."""
+
+    id: str
+    symbol: str
+    side: str
+    """long or short."""
+    amount: Decimal
+    entry: Decimal
+    currency: str = ""
+    stake: Decimal | None = None
+    price: Decimal | None = None
+    """The current one, as the bot sees it."""
+    unrealised: Decimal | None = None
+    opened: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ProgramLook:
+    """What a profile sees of a bot beyond its process. Empty fields: not known, or the program has no such thing."""
+
+    state: str = ""
+    """running, paused (no new positions), stopped (trades nothing), starting."""
+    state_from: str = ""
+    """api or log."""
+    booted_at: datetime | None = None
+    loop_known: bool = False
+    """The bot's API told about its main loop: then `loop_at` None means that the first one is not done yet."""
+    loop_at: datetime | None = None
+    """When the main loop was last done."""
+    heartbeat_at: datetime | None = None
+    """Newest of this run."""
+    heartbeat_pid: int | None = None
+    heartbeat_every: timedelta | None = None
+    """The usual distance; None: the program has none, it is switched off, or too few were seen."""
+    others: tuple[int, ...] = ()
+    """Pids that said in this bot's log that they are this bot, live, and are none of its instances."""
+    open_trades: int | None = None
+    positions: tuple[LivePosition, ...] | None = None
+    """None: nobody can say; empty: none are open."""
+    version: str = ""
+    exchange: str = ""
+    """As ccxt calls it."""
+    paper: bool | None = None
+    api: str = ""
+    """Why its API said nothing that can be used: a sentence. Empty: it answered, or none is configured."""
+    api_rule: str = ""
+    """Which rule the API broke, as HealthLook.rule; also unauthorized, not-ready, not-json; ok; empty: not asked."""
+    progress: tuple[Progress, ...] = ()
+    """Further signs of progress, beside log and data (`hbot status`, an MQTT heartbeat, the growth of a WAL)."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a person should know and nothing is done about."""
+    cursor: dict[str, Any] = field(default_factory=dict)
+    """JSON; given back at the next look."""
+
+
+@dataclass(frozen=True)
+class HostCause:
+    """Something about this machine that keeps bots from working."""
+
+    id: str
+    """disk, memory, oom-kill, clock, dns."""
+    text: str
+    """One sentence with the figures."""
+    certain: bool
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class HostLook:
+    """What is true of this machine now."""
+
+    at: datetime
+    causes: tuple[HostCause, ...] = ()
+    memory_available: int | None = None
+    """Bytes."""
+    memory_total: int | None = None
+    memory_pressure: float | None = None
+    """Percent of the last 60 seconds in which some task waited for memory (PSI `some avg60`)."""
+    swap_free: int | None = None
+    clock_synchronised: bool | None = None
+    """The kernel's own word; None: it cannot be asked."""
+    clock_offset: float | None = None
+    """Seconds, where somebody measured it."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +416,12 @@ class Observation:
     can_restart: bool = False
     """A runtime is configured."""
     max_trades_per_hour: int | None = None
-    log_cursor: dict[str, Any] = field(default_factory=dict)
+    profile: str = "plain"
+    profile_why: str = ""
+    """`configured`, or the clause by which it was recognised."""
+    program: ProgramLook = field(default_factory=ProgramLook)
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    host: HostLook | None = None
 
 
 @dataclass(frozen=True)

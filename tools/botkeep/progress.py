@@ -15,8 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from .causes import LogLook
-from .model import Progress, Tempo
+from .model import LogLook, Progress, Tempo
 
 ENOUGH_PAUSES = 20
 ENOUGH_HOURS = 12

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from . import plain
-from .base import Catalogue, Profile, Signature
+from .base import Hints, Profile, Subject
+from .catalogue import Catalogue, Signature
 
 PROFILES: dict[str, Profile] = {
     "plain": plain,
 }
 
-__all__ = ["PROFILES", "Catalogue", "Profile", "Signature"]
+
+def recognised(hints: Hints) -> tuple[str, str]:
+    """(profile, why, a clause) for a bot whose configuration names none: the first that knows it, else plain."""
+    for name, profile in PROFILES.items():
+        if name != "plain" and (why := profile.recognise(hints)):
+            return name, why
+    return "plain", "nothing says that it is anything else"
+
+
+__all__ = ["PROFILES", "Catalogue", "Hints", "Profile", "Signature", "Subject", "recognised"]

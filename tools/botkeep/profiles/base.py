@@ -2,73 +2,61 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from enum import StrEnum
-from functools import cached_property
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from botkeep import fields
-from botkeep.model import CauseClass, ConfigError, Fault
+from botkeep.model import Instance, LogLook, ProgramLook
 
-FILE_LIMIT = 1 << 20
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A log line with a meaning. The keys are explained in the signature files."""
-
-    id: str
-    pattern: str
-    contains: tuple[str, ...]
-    cause: str
-    klass: CauseClass
-    fault: Fault | None
-    until: str | None
-    source: str
-    example: str
-    recent: timedelta
-
-    @cached_property
-    def regex(self) -> re.Pattern[str]:
-        """Compiled when a line first holds the literal text. Raises re.error."""
-        return re.compile(self.pattern)
-
-    @cached_property
-    def literals(self) -> tuple[bytes, ...]:
-        """`contains` as a log file has it."""
-        return tuple(text.encode() for text in self.contains)
-
-    def check(self) -> None:
-        """Raises ValueError if the pattern does not compile, match its own example, or have the group `until`."""
-        try:
-            matched = self.regex.search(self.example)
-        except re.error as error:
-            raise ValueError(f"pattern: write one that Python's re knows: {error}") from error
-        if not matched or (self.contains and not any(text in self.example for text in self.contains)):
-            raise ValueError("example: write a line that pattern and contains match")
-        if self.until is not None and self.until not in self.regex.groupindex:
-            raise ValueError("until: name a group of the pattern, like (?P<until>[0-9]{13})")
+from .catalogue import Catalogue, Signature
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """One signature file, read. A broken signature is a problem; the others work."""
+class Hints:
+    """What may tell what kind of program a bot is, without asking anybody."""
 
-    signatures: tuple[Signature, ...] = ()
-    codes: Mapping[int, str] = field(default_factory=dict)
-    """Exit code -> one phrase with `it` as its subject."""
-    signals: Mapping[int, str] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    """Of its runtime; empty if there is none."""
+    process_name: str = ""
+    data_file: Path | None = None
+    log_head: str = ""
+    """The first 4 KiB of its log."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One bot as its profile needs it: no workspace, no policy."""
+
+    bot: str
+    now: datetime
+    instances: tuple[Instance, ...] = ()
+    log: LogLook | None = None
+    """This look at its log."""
+    command: tuple[str, ...] = ()
+    cwd: Path | None = None
+    data_file: Path | None = None
+    log_file: Path | None = None
+    zone: str = "UTC"
+    """Of times in its log that name none."""
+    settings: Any = None
+    """The bot's `api` of bots.json (config.ApiConfig), or None."""
+    secret: Callable[[str], str | None] = field(default=lambda _: None, repr=False)
+    """Name of an environment variable -> its value, from botkeep's environment or the bot's env_file."""
+    cursor: Mapping[str, Any] = field(default_factory=dict)
+    """What `look` gave as `ProgramLook.cursor` the last time."""
+    seconds: float = 3.0
+    """For everything that is asked of the bot's API, together."""
+    allowed_hosts: frozenset[str] = frozenset()
 
 
 class Profile(Protocol):
     """What kind of program a bot is."""
 
     NAME: str
+    GRAMMAR: str | None
+    """How fills stand in its log: a key of replay.GRAMMARS; None: it writes none."""
 
     def catalogue(self) -> Catalogue:
         """What its log lines and exits mean. Read from its file once."""
@@ -78,116 +66,30 @@ class Profile(Protocol):
         """The signatures that can be used, the special ones before the general ones."""
         ...
 
+    def recognise(self, hints: Hints) -> str | None:
+        """Why a bot with these hints is such a program, as a clause; None if nothing says so."""
+        ...
 
-def packaged(name: str) -> Catalogue:
-    """The signatures that come with botkeep for this profile. Its tests have checked them."""
-    return load(Path(__file__).parent / "signatures" / f"{name}.yaml", trusted=True)
+    def look(self, subject: Subject) -> ProgramLook:
+        """What can be seen of the program beyond its process: state, main loop, heartbeat, positions. Never raises.
 
+        Called after the log was read, for many bots side by side in threads. Asks the bot's API at most
+        `subject.seconds`; changes nothing.
+        """
+        ...
 
-def load(path: Path, *, trusted: bool = False) -> Catalogue:
-    """Read a signature file. Raises ConfigError if it cannot be used at all.
+    def hold_entries(self, subject: Subject) -> str | None:
+        """Ask the bot to open no new positions, before it is stopped. None: done; else why it was not, a clause."""
+        ...
 
-    `trusted`: the patterns are not compiled yet, since most of them never meet a line that needs them.
-    """
-    raw = _read(path)
-    exits = raw.get("exits") or {}
-    good: dict[str, Signature] = {}
-    problems: list[str] = []
-    for number, entry in enumerate(raw.get("signatures") or ()):
-        try:
-            signature = _signature(entry, good, trusted=trusted)
-            good[signature.id] = signature
-        except ValueError as error:
-            problems.append(_problem(path, number, entry, error))
-    return Catalogue(tuple(good.values()), exits.get("codes") or {}, exits.get("signals") or {}, tuple(problems))
+    def resume_entries(self, subject: Subject) -> str | None:
+        """Take `hold_entries` back. None: done; else why not."""
+        ...
 
+    def environment(self, state: str) -> Mapping[str, str]:
+        """Variables with which a start comes up in `state` (paused, stopped) as a person left it; empty if none can."""
+        ...
 
-def _read(path: Path) -> dict[str, Any]:
-    import yaml  # only where a log has something new to say
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, but not in every build of PyYAML
-    try:
-        raw = yaml.load(path.read_bytes()[:FILE_LIMIT], Loader=loader)  # noqa: S506 - both are the safe loader
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"The signatures in {path} cannot be read: {error}. Mend the file.") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds no signatures: it must be a mapping with the key `signatures`.")
-    return raw
-
-
-_REQUIRED = frozenset({"id", "pattern", "cause", "class", "fault", "source", "example", "recent"})
-_OPTIONAL = frozenset({"contains", "until"})
-
-
-def _signature(raw: Any, known: Container[str], *, trusted: bool) -> Signature:
-    """One entry of the file. Raises ValueError with `key: what to write`."""
-    _check_keys(raw)
-    _check_texts(raw)
-    if raw["id"] in known:
-        raise ValueError("id: it stands twice, and the first counts; give it another")
-    signature = Signature(
-        id=raw["id"],
-        pattern=raw["pattern"],
-        contains=tuple(raw.get("contains") or ()),
-        cause=raw["cause"],
-        klass=_one_of(CauseClass, "class", raw["class"]),
-        fault=None if raw["fault"] is None else _one_of(Fault, "fault", raw["fault"]),
-        until=raw.get("until"),
-        source=raw["source"],
-        example=raw["example"],
-        recent=_recent(raw["recent"]),
-    )
-    if not trusted:
-        signature.check()
-    return signature
-
-
-def _check_keys(raw: Any) -> None:
-    keys = frozenset(raw) if isinstance(raw, dict) else frozenset()
-    missing, unknown = _REQUIRED - keys, keys - _REQUIRED - _OPTIONAL
-    if missing:
-        raise ValueError(f"{min(missing)}: it is missing; write it")
-    if unknown:
-        name = min(map(str, unknown))
-        raise ValueError(f"{name}: there is no such key; {fields.closest(name, sorted(_REQUIRED | _OPTIONAL))}")
-
-
-def _check_texts(raw: dict[str, Any]) -> None:
-    for key in ("id", "pattern", "cause", "source", "example"):
-        if not isinstance(raw[key], str) or not raw[key]:
-            raise ValueError(f"{key}: write text, not {fields.show(raw[key])}")
-    contains = raw.get("contains") or []
-    if not isinstance(contains, list) or not all(isinstance(text, str) and text for text in contains):
-        raise ValueError("contains: write a list of texts")
-    if not re.fullmatch(_ID, raw["id"]):
-        raise ValueError(f"id: write lower-case letters, digits and dashes, not {fields.show(raw['id'])}")
-
-
-_ID = r"[a-z0-9][a-z0-9-]{0,62}"
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-def _one_of(choices: type[_Choice], key: str, value: Any) -> _Choice:
-    try:
-        return choices(value)
-    except ValueError as error:
-        raise ValueError(f"{key}: found {fields.show(value)}; {fields.closest(str(value), choices)}") from error
-
-
-def _recent(value: object) -> timedelta:
-    try:
-        return fields.parse_duration(value)
-    except ValueError as error:
-        raise ValueError("recent: write a length of time like 10m or 24h") from error
-
-
-def _problem(path: Path, number: int, entry: Any, error: ValueError) -> str:
-    name = entry.get("id") if isinstance(entry, dict) else None
-    return f"{path.name}: signatures[{number}] ({fields.show(name)}): {error}. It is left out; the others work."
-
-
-def candidates(signatures: Sequence[Signature], line: bytes) -> Iterator[Signature]:
-    """The signatures whose literal text the line holds: a find in bytes costs a hundredth of a pattern."""
-    for signature in signatures:
-        if not signature.contains or any(text in line for text in signature.literals):
-            yield signature
+    def sign_of_life(self, subject: Subject, instance: Instance) -> bool | None:
+        """Whether this very copy has said that it works since it was started; None: such programs never say so."""
+        ...
