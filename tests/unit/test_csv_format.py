@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from botkeep.formats import FORMATS, FormatOptions, kind_of
-from botkeep.formats.base import more_to_read, open_writers
+from botkeep.formats.base import more_to_read
 from botkeep.formats.delimited import Quoted, learn
 from botkeep.formats.files import regular
 from botkeep.model import BotkeepError, DataVerdict, Finding, Inspection
+from botkeep.openfiles import open_writers
 from support.bots import wait_for
 from support.trade_files import DATA, HEADER, NOW, Eye, Writer, as_nobody, row, table
 

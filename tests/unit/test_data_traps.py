@@ -24,9 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from botkeep.formats import FORMATS, FormatOptions, Rebuilt
-from botkeep.formats.base import inspect_whole, open_writers
+from botkeep.formats.base import inspect_whole
 from botkeep.formats.files import held_deleted
 from botkeep.model import BotkeepError, ClosedTrade, DataVerdict, Fill, Finding, Inspection
+from botkeep.openfiles import open_writers
 from support.bots import wait_for
 from support.trade_files import DATA, HEADER, NOW, Eye, Writer, as_nobody, row, table
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import deaths
+from . import deaths, leaving
 from .answers import ask, intent_data, later, refused
 from .bench import POLL_SECONDS, UNATTEMPTED, Bench, Case, blank, busy, locked, open_case
 from .config import Bot
@@ -57,6 +57,8 @@ STOPPING_TAKES = 4.0
 """Seconds on top of a bot's grace: to kill, to scan twice, to start, to write it down."""
 REBUILT_A_SECOND = 3e6
 """Bytes of a trade file that a restore rebuilds and checks in a second; measured with CSV, on a slow machine."""
+ASK_AGAIN = 1.0
+"""Seconds between two looks for a new copy's sign of life."""
 COALESCE_WITHIN = timedelta(seconds=60)
 """A restart asked this soon after one that worked is the same wish, asked twice."""
 
@@ -218,8 +220,10 @@ def _want_up(case: Case, before: History) -> None:
 def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
     """Stop all, prove none, start one, watch it."""
     case.bench.ledger.set_cursor(case.bot.name, "launched", {"entry": ""})  # no ledger, no stop either
+    policy = case.bench.playbooks.get(verdict.fault or Fault.BOT_NOT_RUNNING).policy
     try:
         ended = case.runtime.look(case.target, ProcessTable.read()).exit
+        held = leaving.hold_entries(case, intent, policy)
         with rescuing(case.bot.data_file, _rescued_to(case)):
             stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
     except EngineError as error:
@@ -233,7 +237,8 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
             data=UNATTEMPTED,
         )
     was = _what_was(verdict, [one.pid for one in stopped.stopped], ended)
-    return _start(case, intent, was, case.bench.playbooks.get(verdict.fault or Fault.BOT_NOT_RUNNING).policy)
+    said = [one for one in (was, held, leaving.said_of_left(case)) if one]
+    return _start(case, intent, "; ".join(said), policy)
 
 
 def _what_was(verdict: Verdict, stopped: Sequence[int | None], ended: Exit | None) -> str:
@@ -260,7 +265,7 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
 def _with_environment(case: Case) -> Target:
     """The bot's keys, read at the last moment and never kept."""
     config = case.target.config
-    environment = dict(config.env)
+    environment = {**config.env, **leaving.environment_as_left(case)}
     if config.env_file:
         environment |= load_env_file(case.target.home / config.env_file)
     return replace(case.target, environment=environment)
@@ -270,10 +275,14 @@ def _verify(case: Case, intent: Entry, instance: Instance, was: str, policy: Pol
     """Look again until it was up for `up_for`, or `within` is over, or this call must answer."""
     name = case.bot.name
     began = time.monotonic()
+    asked = began - ASK_AGAIN
     up_for, within = policy.verify.up_for.total_seconds(), policy.verify.within.total_seconds()
-    while time.monotonic() - began < up_for:
+    works: bool | None = False
+    while time.monotonic() - began < up_for or works is False:
         try:
             failure = _failed_since(case, instance)
+            if works is False and time.monotonic() - asked >= ASK_AGAIN:
+                works, asked = leaving.works(case, instance), time.monotonic()
         except EngineError:
             return _not_yet_proven(case, intent, instance, was)
         if failure:
@@ -282,7 +291,8 @@ def _verify(case: Case, intent: Entry, instance: Instance, was: str, policy: Pol
             return _not_yet_proven(case, intent, instance, was)
         time.sleep(POLL_SECONDS)
     verb = "restarted" if intent.data.get("after_fault") else "started"
-    sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s; {was}.{_why(case, intent)}"
+    sign = " and says that it works" if works else ""
+    sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s{sign}; {was}.{_why(case, intent)}"
     data = {"pid": instance.pid, "instance": instance.key}
     return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
 
@@ -311,10 +321,11 @@ def _why(case: Case, intent: Entry) -> str:
 # ---------------------------------------------------------------------------------------------------- stop
 
 
-def _stop_all(case: Case) -> tuple[Result, str]:
+def _stop_all(case: Case, intent: Entry | None) -> tuple[Result, str]:
     name, why = case.bot.name, clean(case.reason).rstrip(".")
     grace = case.runtime.grace(case.target)
     try:
+        leaving.hold_entries(case, intent, case.bench.playbooks.get(Fault.BOT_NOT_RUNNING).policy)
         with rescuing(case.bot.data_file, _rescued_to(case)):
             stopped = case.runtime.stop(case.target, grace, case.deadline)
     except EngineError as error:
@@ -335,7 +346,7 @@ def _rescued_to(case: Case) -> Path:
 
 
 def _stop_recorded(case: Case, intent: Entry) -> ActionReport:
-    result, sentence = _stop_all(case)
+    result, sentence = _stop_all(case, intent)
     try:
         return case.finish(intent, result, sentence)
     except LedgerError as error:
@@ -343,7 +354,7 @@ def _stop_recorded(case: Case, intent: Entry) -> ActionReport:
 
 
 def _stop_unrecorded(case: Case, error: Exception) -> ActionReport:
-    result, sentence = _stop_all(case)
+    result, sentence = _stop_all(case, None)
     mark = stop_mark(case.bench.fleet.workspace, case.bot.name)
     try:
         write_mark(mark, b"1")

@@ -11,9 +11,10 @@ from typing import Any
 
 from .config import Bot
 from .formats import FORMATS, kind_of
-from .formats.base import Format, FormatOptions, Rebuilt, TradeTable, inspect_whole, more_to_read, open_writers
+from .formats.base import Format, FormatOptions, Rebuilt, TradeTable, inspect_whole, more_to_read
 from .formats.files import CAP, UnreadableError, regular
 from .model import BotkeepError, DataVerdict, Inspection
+from .openfiles import open_writers
 from .plans import Money
 
 BESIDE = 64 << 20

@@ -15,7 +15,18 @@ from typing import Any
 
 from .config import Bot, Fleet
 from .datafile import DataFile
-from .model import BotkeepError, DataVerdict, Exit, Finding, Inspection, RuntimeLook, StoreError, iso, parse_iso
+from .model import (
+    BotkeepError,
+    DataVerdict,
+    Exit,
+    Finding,
+    Inspection,
+    Mark,
+    RuntimeLook,
+    StoreError,
+    iso,
+    parse_iso,
+)
 from .reconcile import LOG_BUDGET, Missing, finding_of, gather, has_source, lost_since
 from .stores import open_stores
 from .stores.manifests import newest
@@ -66,7 +77,19 @@ def is_unclean(ended: Exit) -> bool:
     return not ended.asked and ended.failed_to_start is None and ended.code != 0
 
 
-def death_of(runtime: RuntimeLook, data: Inspection) -> Death | None:
+FILLS_LOST = "fills-lost"
+"""The mark of a line by which a bot says that a fill did not reach its file: Hummingbot goes on trading then."""
+
+
+def death_of(runtime: RuntimeLook, data: Inspection, marks: Mapping[str, Mark]) -> Death | None:
+    """The newest moment at which trades may have been lost: an unclean end, or a fill that the bot failed to store."""
+    died, lost = _died(runtime, data), marks.get(FILLS_LOST)
+    if lost is None or (died is not None and (died.at is None or died.at > lost.at)):
+        return died
+    return Death(f"{FILLS_LOST} {iso(lost.at)}", None)
+
+
+def _died(runtime: RuntimeLook, data: Inspection) -> Death | None:
     """The bot's newest unclean end. For a bot that is gone and was never seen to end, its file as it is stands."""
     ended = runtime.exit
     if ended is None:
@@ -102,6 +125,7 @@ def at_a_look(
     fleet: Fleet,
     runtime: RuntimeLook,
     data: Inspection | None,
+    marks: Mapping[str, Mark],
     known: Cursor | None,
     now: datetime,
     spend: Spend,
@@ -109,7 +133,7 @@ def at_a_look(
     """What a look knows of the bot's newest unclean death: compared with the log now, or before. Asks no exchange."""
     if data is None or data.verdict not in (DataVerdict.OK, DataVerdict.REPLACED) or not has_source(bot):
         return None  # damage that is seen is mended first, and that brings back what is missing as well
-    death = death_of(runtime, data)
+    death = death_of(runtime, data, marks)
     if death is None or is_compared(death, data, known):
         return known if death else None
     if spend.over or (data.size or 0) > AT_A_LOOK:

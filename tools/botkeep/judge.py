@@ -24,6 +24,7 @@ from .model import (
     Instance,
     InstanceState,
     Observation,
+    ProgramLook,
     Progress,
     Status,
     Verdict,
@@ -126,19 +127,23 @@ def _verdict(look: _Look, status: Status, sentence: str) -> Verdict:
         sentence=sentence,
         up=_up(look, status),
         wanted=look.history.wanted,
-        causes=tuple(cause for cause in seen.causes if _speaks(look, cause)),
+        causes=tuple(cause for cause in seen.causes if _speaks(look, cause) and not _answered(look, cause)),
         instance=instances[0].key if instances else None,
         pid=instances[0].pid if instances else None,
         generation=seen.runtime.generation,
         notes=_notes(seen),
+        profile=seen.profile,
+        profile_why=seen.profile_why,
+        program=seen.program,
     )
 
 
 def _notes(seen: Observation) -> tuple[str, ...]:
-    """What is odd about a data file that is sound: a person should know, and nothing is done about it."""
-    if seen.data is None or seen.data.verdict not in (DataVerdict.OK, DataVerdict.REPLACED):
-        return ()
-    return tuple(f"Its data file ({one.rule}): {one.text}" for one in seen.data.findings)
+    """What a person should know and nothing is done about: an odd but sound data file, an API that cannot be asked."""
+    sound = seen.data is not None and seen.data.verdict in (DataVerdict.OK, DataVerdict.REPLACED)
+    odd = [f"Its data file ({one.rule}): {one.text}" for one in seen.data.findings] if seen.data and sound else []
+    unusable = [f"Its API says nothing that can be used: {seen.program.api}"] if seen.program.api else []
+    return (*odd, *unusable, *seen.program.notes)
 
 
 def _up(look: _Look, status: Status) -> bool | None:
@@ -153,7 +158,19 @@ def _healthy(look: _Look) -> str:
     since = f" since {clock(instance.started_at)}" if instance.started_at else ""
     adopted = "" if instance.ours else ", adopted: botkeep did not start it, so its exit will not be known"
     stopped = f"; the last word was: {look.history.wanted_by}" if look.history.wanted is Wanted.DOWN else ""
-    return f"{look.seen.bot} runs{since} (pid {instance.pid}{adopted}){stopped}."
+    return f"{look.seen.bot} runs{since} (pid {instance.pid}{adopted}){stopped}{_state(look.seen.program)}."
+
+
+STATES = {
+    "stopped": "; its own state is stopped, so it trades nothing until somebody starts it there",
+    "paused": "; its own state is paused, so it opens no new positions",
+    "starting": "; it is starting",
+}
+
+
+def _state(program: ProgramLook) -> str:
+    """What a person set in the bot itself is no fault, and must not be overlooked."""
+    return STATES.get(program.state, "")
 
 
 def _faulty(look: _Look, evidence: Sequence[Evidence], *, confirmed: bool) -> Verdict:
@@ -257,7 +274,9 @@ def _from_the_log(look: _Look) -> Iterable[Evidence]:
 
 
 def _answered(look: _Look, cause: Cause) -> bool:
-    """What the host shows to be mended is no fault any more, whatever the last lines of a dead run say."""
+    """What the world shows to be mended is no fault any more, whatever the last lines of a dead run say."""
+    if cause.klass is CauseClass.REPAIR and look.seen.data is not None:
+        return look.seen.data.verdict is DataVerdict.OK
     if cause.fault is Fault.DISK_FULL and look.seen.disk_free is not None:
         return bool(look.seen.disk_free > 10 * look.policy(Fault.DISK_FULL).when.free_below)
     return cause.fault is Fault.OUT_OF_MEMORY and look.alive
@@ -333,10 +352,51 @@ def _hung(look: _Look) -> Iterable[Evidence]:
         text = f"{bot} is frozen: pid {frozen[0].pid} is stopped by a signal{_last_sign(look)}."
         yield Evidence(Fault.BOT_HUNG, "frozen", True, text)
         return
-    if _waits_for_an_exchange(look):
-        return
+    if not _waits_for_an_exchange(look):
+        yield from _stands(look) if _tells(look.seen.program) else _silent(look)
+
+
+def _tells(program: ProgramLook) -> bool:
+    """Whether the program itself tells that it works: then the age of its log says nothing."""
+    return program.loop_known or (program.heartbeat_every is not None and program.heartbeat_at is not None)
+
+
+def _stands(look: _Look) -> Iterable[Evidence]:
+    """A main loop that is not done any more. The API of such a bot goes on answering: it is a thread of its own.
+
+    Not a hang: the first loop, which loads everything; `stopped`, in which no loop is done; a loop that asks a mute
+    exchange once for each open trade.
+    """
+    program, bot = look.seen.program, look.seen.bot
     when = look.policy(Fault.BOT_HUNG).when
-    signs = [one for one in look.seen.progress if one.source != "data"]
+    limit = max(when.loop_at_least, when.per_open_trade * ((program.open_trades or 0) + 1))
+    if program.loop_known:
+        if program.state != "stopped" and program.loop_at is not None and look.now - program.loop_at > limit:
+            text = (
+                f"{bot} does nothing: its main loop was last done at {_moment(program.loop_at)}, and "
+                f"{length(limit)} is the most that is normal with {_trades(program)}."
+            )
+            yield Evidence(Fault.BOT_HUNG, "main-loop-stands", False, text, f"loop:{program.loop_at}")
+        return
+    every, last = program.heartbeat_every, program.heartbeat_at
+    if every is not None and last is not None and look.now - last > max(limit, every * when.heartbeats):
+        text = f"{bot} sends no heartbeat since {_moment(last)}; it used to send one every {length(every)}."
+        yield Evidence(Fault.BOT_HUNG, "no-heartbeat", False, text, f"heartbeat:{last}")
+
+
+def _trades(program: ProgramLook) -> str:
+    count = program.open_trades
+    return "its open trades" if count is None else "1 open trade" if count == 1 else f"{count} open trades"
+
+
+def _silent(look: _Look) -> Iterable[Evidence]:
+    """Silence, against the bot's own history of pauses. A sign without a history counts while it is fresh."""
+    bot, when = look.seen.bot, look.policy(Fault.BOT_HUNG).when
+    known = [one for one in look.seen.progress if one.source != "data" and not _is_extra(look, one)]
+    extra = [one for one in look.seen.progress if _is_extra(look, one)]
+    if any(one.at is not None and look.now - one.at <= when.silent_at_least for one in extra):
+        return
+    signs = [*known, *(one for one in extra if one.normal is not None)]
     silent = [one for one in signs if _is_silent(one, look.now, when.silent_at_least, when.times_normal)]
     if signs and len(silent) == len(signs) and not _fresh_trade(look, when.silent_at_least):
         worst = silent[0]
@@ -345,6 +405,11 @@ def _hung(look: _Look) -> Iterable[Evidence]:
             f"and its longest normal pause is {length(worst.normal)}."
         )
         yield Evidence(Fault.BOT_HUNG, "silent", False, text, f"{worst.source}:{worst.at}")
+
+
+def _is_extra(look: _Look, sign: Progress) -> bool:
+    """Whether only the bot's profile knows of this sign."""
+    return sign in look.seen.program.progress
 
 
 def _last_sign(look: _Look) -> str:
@@ -378,11 +443,19 @@ def length(span: timedelta | None) -> str:
 
 
 def _endpoint(look: _Look) -> Iterable[Evidence]:
-    health = look.seen.health
-    if health is None or health.ok or _just_started(look):
+    health, program = look.seen.health, look.seen.program
+    if _just_started(look):
         return
-    text = f"{look.seen.bot}'s health endpoint fails ({health.rule}): {health.text}"
-    yield Evidence(Fault.HEALTH_ENDPOINT_FAILING, health.rule, health.certain, text, health.rule)
+    if health is not None and not health.ok:
+        text = f"{look.seen.bot}'s health endpoint fails ({health.rule}): {health.text}"
+        yield Evidence(Fault.HEALTH_ENDPOINT_FAILING, health.rule, health.certain, text, health.rule)
+    elif health is None and program.api_rule in API_GONE:
+        text = f"{look.seen.bot}'s API fails ({program.api_rule}): {program.api}"
+        yield Evidence(Fault.HEALTH_ENDPOINT_FAILING, program.api_rule, False, text, program.api_rule)
+
+
+API_GONE = ("refused", "timeout", "wrong-owner")
+"""What the API of a living bot does not do. A wrong password or an answer of another version is a person's to mend."""
 
 
 def _just_started(look: _Look) -> bool:
@@ -394,6 +467,8 @@ def _just_started(look: _Look) -> bool:
 
 def _stale(look: _Look) -> Iterable[Evidence]:
     """No trade for far longer than ever before. Suspect for ever: a quiet market looks the same."""
+    if look.seen.program.state in ("stopped", "paused"):
+        return  # somebody told it not to trade
     when = look.policy(Fault.DATA_STALE).when
     for sign in look.seen.progress:
         if sign.source == "data" and _is_silent(sign, look.now, when.quiet_at_least, when.times_normal):

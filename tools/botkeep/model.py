@@ -64,6 +64,7 @@ class Fault(StrEnum):
     BOT_CRASH_LOOPING = "bot-crash-looping"
     BOT_NOT_RUNNING = "bot-not-running"
     BOT_HUNG = "bot-hung"
+    BOT_IMPAIRED = "bot-impaired"
     HEALTH_ENDPOINT_FAILING = "health-endpoint-failing"
     DATA_STALE = "data-stale"
 
@@ -118,7 +119,7 @@ class Instance:
     ours: bool
     """Started by botkeep: its exit will be known."""
     how: str
-    """How it was found: recorded, command, process_name, lock, or descendant."""
+    """How it was found: recorded, command, process_name, writer, lock, or descendant."""
     members: tuple[int, ...] = ()
     """Every process of this instance: the bot, its workers, its wrapper shells."""
     rss_bytes: int | None = None
@@ -271,6 +272,8 @@ class Cause:
     source: str = ""
     advice: str = ""
     """What a good operator does about it: one or two sentences."""
+    fades_at: datetime | None = None
+    """When it means nothing any more, unless another such line comes."""
 
 
 @dataclass(frozen=True)
@@ -382,6 +385,38 @@ class HostCause:
 
 
 @dataclass(frozen=True)
+class DiskLook:
+    """One file system that bots write to."""
+
+    path: str
+    """One of the folders that were asked for."""
+    paths: tuple[str, ...]
+    """All of them that are on it."""
+    free: int
+    """Bytes for ordinary users."""
+    total: int
+    files_free: int | None = None
+    """How many more files it takes; None: it has no fixed number of them."""
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class OomKill:
+    """The kernel ended a process for lack of memory: one line of its log."""
+
+    at: datetime
+    """Reckoned from the kernel's own clock, which drifts: minutes after months."""
+    pid: int
+    """As the machine's first pid namespace counts."""
+    name: str
+    """What the process called itself: at most 15 characters, stripped."""
+    rss_bytes: int | None = None
+    """What it held in memory."""
+    whole_machine: bool = True
+    """False: a cgroup had used up its own limit."""
+
+
+@dataclass(frozen=True)
 class HostLook:
     """What is true of this machine now."""
 
@@ -397,6 +432,17 @@ class HostLook:
     """The kernel's own word; None: it cannot be asked."""
     clock_offset: float | None = None
     """Seconds, where somebody measured it."""
+    clock_error: float | None = None
+    """Seconds by which the clock may be wrong, as the kernel reckons; it grows while nothing sets the clock."""
+    disks: tuple[DiskLook, ...] = ()
+    """Each file system once, in the order of the folders asked for."""
+    booted_at: datetime | None = None
+    oom_kills: int | None = None
+    """How many processes the kernel ended for lack of memory since then; the machine's own count."""
+    kills: tuple[OomKill, ...] = ()
+    """The newest last. Only an examination reads the kernel's log."""
+    unknown: tuple[str, ...] = ()
+    """What was asked and nobody here may say: sentences."""
 
 
 @dataclass(frozen=True)
@@ -512,6 +558,9 @@ class Verdict:
     down_since: datetime | None = None
     notes: tuple[str, ...] = ()
     """What a person should mend that is no fault of the bot (a broken playbook, a missing runtime)."""
+    profile: str = "plain"
+    profile_why: str = ""
+    program: ProgramLook = field(default_factory=ProgramLook)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -589,7 +638,24 @@ class Diagnosis:
     lines_total: int
     truncated: bool
     changed: tuple[str, ...]
-    """What changed before it: restarts, stops, edits of the configuration."""
+    """What changed before it: restarts, stops, edits of files, versions, this machine; the newest last."""
+    cause: str = ""
+    """Id of the cause that the sentence names: a signature, or a HostCause's. Empty: none is known."""
+    klass: CauseClass | None = None
+    """What that cause asks for."""
+    until: datetime | None = None
+    advice: str = ""
+    """What a good operator does about it."""
+    host: tuple[HostCause, ...] = ()
+    """What is wrong with this machine, those that explain the bot's state first."""
+    evidence: tuple[str, ...] = ()
+    """The newest line of each cause, the leading one's first: untrusted, cleaned as `lines`."""
+    incident: str = ""
+    """The sentence of the incident that this bot shares with others."""
+    log_part: str = ""
+    """Which part of a large log was read: `the last 256 KiB of 5.0 GB`. Empty: all of it."""
+    unknown: tuple[str, ...] = ()
+    """What could not be found out about this machine: sentences."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from .history import clock, in_a_row
 from .judge import length
-from .model import Action, CauseClass, Fault, History, Permit, Restart, Status, Verdict
+from .model import Action, Cause, CauseClass, Fault, History, Permit, Restart, Status, Verdict
 from .playbooks import Playbooks, Policy
 
 TOOL_OF = {Action.START: "restart_bot", Action.RESTART: "restart_bot", Action.RESTORE: "restore_data"}
@@ -80,18 +80,49 @@ def _forbidden(action: Action, verdict: Verdict, playbooks: Playbooks, now: date
         if allowing or verdict.status is Status.STOPPED:
             return None  # of a bot that is stopped on purpose only the plan looked at the file: it is the evidence
         return Permit(False, f"no fault of {verdict.bot} allows a restore", None, "its data is damaged", playbook=None)
-    if verdict.fault is Fault.BOT_DUPLICATED:
+    if _several(verdict):
         return None  # two copies trade: bringing them back to one is worth more than what else may be wrong
     for fault in verdict.faults:
         if tool not in playbooks.get(fault).policy.actions:
             return _cannot_help(fault, verdict, playbooks)
-    stopping = next((cause for cause in verdict.causes if cause.klass is CauseClass.STOP), None)
-    if stopping:
-        return Permit(False, f"a restart cannot help: {stopping.cause}", None, "a person has mended the cause")
-    waiting = next((cause for cause in verdict.causes if cause.klass is CauseClass.WAIT and cause.until), None)
-    if waiting and waiting.until and waiting.until > now:
-        return Permit(False, f"a restart cannot help: {waiting.cause}", waiting.until)
-    return None
+    cause = next((one for one in verdict.causes if _binds(one, verdict, now)), None)
+    return None if cause is None else _cause_forbids(cause)
+
+
+def _several(verdict: Verdict) -> bool:
+    """Whether copies were seen that a restart brings back to one. A log that only speaks of one is not seen."""
+    return any(one.fault is Fault.BOT_DUPLICATED and one.certain for one in verdict.evidence)
+
+
+def _binds(cause: Cause, verdict: Verdict, now: datetime) -> bool:
+    """Whether a restart cannot help against this cause, whoever asks.
+
+    Of a bot that lives, also where it only waits, or the machine has to be mended: a start would ask the exchange even
+    more, or fail where the bot still holds its positions. One that is down is started by its back-off: whether the
+    exchange is there again, the start itself shows. A frozen bot waits for nobody.
+    """
+    if cause.fault is Fault.BOT_DUPLICATED and verdict.instance is None:
+        return False  # a port that was taken when it started may be free by now
+    if cause.klass in (CauseClass.STOP, CauseClass.REPAIR):
+        return True
+    if cause.until is not None:
+        return cause.until > now
+    frozen = any(one.fault is Fault.BOT_HUNG and one.certain for one in verdict.evidence)
+    return cause.klass in (CauseClass.WAIT, CauseClass.HOST) and verdict.instance is not None and not frozen
+
+
+UNTIL = {
+    CauseClass.STOP: "a person has mended the cause",
+    CauseClass.REPAIR: "its data is repaired (`restore_data`)",
+    CauseClass.HOST: "this machine is mended",
+    CauseClass.WAIT: "the exchange answers again",
+}
+
+
+def _cause_forbids(cause: Cause) -> Permit:
+    waits = cause.klass is CauseClass.WAIT
+    earliest = (cause.until or cause.fades_at) if waits else None
+    return Permit(False, f"a restart cannot help: {cause.cause}", earliest, "" if earliest else UNTIL[cause.klass])
 
 
 MENDING = {

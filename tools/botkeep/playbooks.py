@@ -77,12 +77,19 @@ class WhenNothing(BaseModel):
 
 
 class WhenHung(BaseModel):
-    """Silent for longer than both: so long, and so many times the longest pause its own history makes normal."""
+    """Silent for longer than both: so long, and so many times the longest pause its own history makes normal.
+
+    Of a program that tells about its main loop or sends heartbeats (freqtrade): the loop older than `loop_at_least`,
+    and than `per_open_trade` for each open trade and one more; or so many `heartbeats` missing as well.
+    """
 
     model_config = STRICT
 
     silent_at_least: PositiveDuration
     times_normal: Times
+    loop_at_least: PositiveDuration = timedelta(minutes=5)
+    per_open_trade: PositiveDuration = timedelta(minutes=1)
+    heartbeats: Count = 3
 
 
 class WhenCrashLooping(BaseModel):
@@ -206,6 +213,8 @@ class Policy(BaseModel):
     max_per_day: Count
     verify: Verify
     alert: Alert
+    hold_entries: bool = False
+    """Ask a bot that can be asked to open no new positions, before it is stopped."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,22 @@ from . import deaths, diagnose, health, progress
 from .config import Bot, BotEntry, Fleet
 from .datafile import kind_name
 from .formats import FORMATS
-from .formats.base import open_writers
 from .held import holds_deleted
-from .model import DataVerdict, EngineError, Finding, HealthLook, Inspection, Observation, RuntimeLook
-from .profiles import PROFILES
+from .model import (
+    DataVerdict,
+    EngineError,
+    Finding,
+    HealthLook,
+    HostLook,
+    Inspection,
+    LogLook,
+    Observation,
+    ProgramLook,
+    RuntimeLook,
+)
+from .openfiles import open_writers
+from .profiles import Profile, Subject
+from .programs import kin_of, profile_of, subject_of
 from .runtimes import RUNTIMES, Runtime, Target
 from .runtimes.base import rivals
 from .runtimes.procs import Command, ProcessTable
@@ -28,6 +40,8 @@ ReadCursor = Callable[[str, str], Cursor | None]
 WATCHING_RUNTIME = "process"
 """What sees a bot without a configured runtime: the process table."""
 ENDPOINT_THREADS = 8
+ACTION_SECONDS = 3.0
+"""For a bot's API, when an action asks it."""
 
 
 @dataclass(frozen=True)
@@ -68,26 +82,54 @@ def _target(fleet: Fleet, bot: Bot, sharing: int, commands: Mapping[tuple[str, .
         log_path=place.log_path(bot.name),
         names_are_shared=sharing > 1,
         rivals=commands,
+        data_file=bot.data_file,
+        kin=kin_of(bot),
     )
+
+
+@dataclass
+class _Look:
+    """One bot's look, as it fills."""
+
+    entry: BotEntry
+    bot: Bot
+    target: Target
+    runtime: RuntimeLook
+    profile: Profile
+    why: str
+    log: LogLook | None = None
+    problem: str = ""
+    """Why its files cannot be read."""
+    program: ProgramLook = field(default_factory=ProgramLook)
+    health: HealthLook | None = None
 
 
 def look(
     fleet: Fleet, names: Iterable[str], cursor: ReadCursor, now: datetime, answer_within: float
 ) -> dict[str, Seen]:
-    """Look at these bots: one pass over the process table for all, endpoints asked side by side.
+    """Look at these bots: one pass over the process table for all, endpoints and APIs asked side by side.
 
-    `answer_within`: seconds, in all, that a health endpoint may take.
+    `answer_within`: seconds, in all, that a health endpoint may take, and a bot's API.
     """
     table = ProcessTable.read()
     known = targets(fleet)
     entries = [fleet.get(name) for name in names]
-    runtimes = {entry.name: _ask_runtime(entry.bot, known[entry.name], table) for entry in entries if entry.bot}
-    endpoints = _ask_endpoints([entry.bot for entry in entries if entry.bot], runtimes, fleet, answer_within)
-    disks: dict[int, int] = {}
-    spend = deaths.Spend()
-    return {
-        entry.name: _look_at(entry, fleet, known, runtimes, endpoints, cursor, now, disks, spend) for entry in entries
-    }
+    looks = {entry.name: _begin(entry, entry.bot, known, table) for entry in entries if entry.bot}
+    for one in looks.values():
+        _read_log(one, cursor, now)
+    _ask(list(looks.values()), fleet, cursor, now, answer_within)
+    around = _Around(fleet, cursor, now)
+    return {entry.name: around.finish(looks[entry.name]) if entry.bot else _broken(entry, now) for entry in entries}
+
+
+def _broken(entry: BotEntry, now: datetime) -> Seen:
+    return Seen(Observation(bot=entry.name, at=now, config_error=entry.problem or "its entry is broken"))
+
+
+def _begin(entry: BotEntry, bot: Bot, known: dict[str, Target], table: ProcessTable) -> _Look:
+    target = known[bot.name]
+    profile, why = profile_of(bot)
+    return _Look(entry, bot, target, _ask_runtime(bot, target, table), profile, why)
 
 
 def _ask_runtime(bot: Bot, target: Target, table: ProcessTable) -> RuntimeLook:
@@ -99,59 +141,149 @@ def _ask_runtime(bot: Bot, target: Target, table: ProcessTable) -> RuntimeLook:
         return RuntimeLook(error=str(error))
 
 
-def _ask_endpoints(
-    bots: Sequence[Bot], runtimes: dict[str, RuntimeLook], fleet: Fleet, seconds: float
-) -> dict[str, HealthLook]:
-    """Endpoints of living bots. A dead bot's port may be anybody's: it is not asked."""
-    asked = [bot for bot in bots if bot.health_endpoint and runtimes[bot.name].instances]
-    if not asked:
-        return {}
+# ---------------------------------------------------------------------------------------------------- asked
+
+
+def _ask(looks: Sequence[_Look], fleet: Fleet, cursor: ReadCursor, now: datetime, seconds: float) -> None:
+    """Endpoints and APIs of living bots, side by side. A dead bot's port may be anybody's: it is not asked."""
+    jobs = [one for one in looks if one.runtime.instances and (one.bot.health_endpoint or one.bot.api)]
+    for one in looks:
+        if one not in jobs:
+            _see_program(one, fleet, cursor(one.bot.name, "program"), now, seconds)
+    if not jobs:
+        return
     from concurrent.futures import ThreadPoolExecutor  # it loads logging: a fleet without endpoints does not wait
 
-    def ask(bot: Bot) -> HealthLook:
-        owners = {pid for one in runtimes[bot.name].instances for pid in one.members}
-        url = str(bot.health_endpoint)
-        return health.look(url, deadline=seconds, owner_pids=owners, allowed_hosts=frozenset(fleet.allowed_hosts))
+    known = {one.bot.name: cursor(one.bot.name, "program") for one in jobs}  # the ledger is read by this thread
+
+    def ask(one: _Look) -> None:
+        if one.bot.health_endpoint:
+            one.health = _ask_endpoint(one, fleet, seconds)
+        _see_program(one, fleet, known[one.bot.name], now, seconds)
 
     with ThreadPoolExecutor(ENDPOINT_THREADS) as pool:
-        return dict(zip((bot.name for bot in asked), pool.map(ask, asked), strict=True))
+        list(pool.map(ask, jobs))
 
 
-def _look_at(
-    entry: BotEntry,
-    fleet: Fleet,
-    known: dict[str, Target],
-    runtimes: dict[str, RuntimeLook],
-    endpoints: dict[str, HealthLook],
-    cursor: ReadCursor,
-    now: datetime,
-    disks: dict[int, int],
-    spend: deaths.Spend,
-) -> Seen:
-    if entry.bot is None:
-        return Seen(Observation(bot=entry.name, at=now, config_error=entry.problem or "its entry is broken"))
-    bot, target, runtime = entry.bot, known[entry.name], runtimes[entry.name]
-    try:
-        data = _look_at_data(bot, runtime, cursor(bot.name, "data"), now)
-        log = _look_at_log(bot, target, runtime, cursor(bot.name, "log"), now)
-        compared = deaths.at_a_look(bot, fleet, runtime, data, cursor(bot.name, "compared"), now, spend)
-    except OSError as error:  # a disk that fails under one bot's files is that bot's verdict
-        return Seen(Observation(bot=bot.name, at=now, runtime=RuntimeLook(error=f"its files cannot be read: {error}.")))
-    signs = progress.measure(log=log, tempo=data.tempo if data else None, configured=bot.progress, now=now)
-    observation = Observation(
-        bot=bot.name,
-        at=now,
-        runtime=runtime,
-        health=endpoints.get(bot.name),
-        data=_with_lost_and_changed(data, compared, cursor(bot.name, "changed")),
-        progress=signs,
-        causes=log.causes if log else (),
-        disk_free=_disk_free(bot, target, disks),
-        can_restart=bot.runtime is not None,
-        max_trades_per_hour=bot.max_trades_per_hour,
-    )
-    cursors = {"data": data.cursor if data else None, "log": log.cursor if log else None, "compared": compared}
-    return Seen(observation, {name: value for name, value in cursors.items() if value})
+def _ask_endpoint(one: _Look, fleet: Fleet, seconds: float) -> HealthLook:
+    owners = {pid for instance in one.runtime.instances for pid in instance.members}
+    url = str(one.bot.health_endpoint)
+    return health.look(url, deadline=seconds, owner_pids=owners, allowed_hosts=frozenset(fleet.allowed_hosts))
+
+
+@dataclass(frozen=True)
+class SeenProgram:
+    """One bot as its profile sees it, without its data."""
+
+    profile: Profile
+    subject: Subject
+    program: ProgramLook
+
+
+def see_program(
+    fleet: Fleet, bot: Bot, target: Target, cursor: ReadCursor, now: datetime, *, ask: bool = True
+) -> SeenProgram:
+    """A look at the program alone, for an action. `ask`: whether its profile looks too. Raises EngineError."""
+    runtime = runtime_of(bot).look(target, ProcessTable.read())
+    profile, why = profile_of(bot)
+    one = _Look(BotEntry(bot.name, bot), bot, target, runtime, profile, why)
+    _read_log(one, cursor, now)
+    subject = _subject(one, fleet, cursor(bot.name, "program"), now, ACTION_SECONDS)
+    return SeenProgram(profile, subject, profile.look(subject) if ask else ProgramLook())
+
+
+def _see_program(one: _Look, fleet: Fleet, cursor: Cursor | None, now: datetime, seconds: float) -> None:
+    if not one.runtime.error and not one.problem:
+        one.program = one.profile.look(_subject(one, fleet, cursor, now, seconds))
+
+
+def _subject(one: _Look, fleet: Fleet, cursor: Cursor | None, now: datetime, seconds: float) -> Subject:
+    path = log_file(one.bot, one.target)
+    return subject_of(one.bot, fleet, one.runtime, one.log, now, cursor=cursor, log_file=path, seconds=seconds)
+
+
+# ---------------------------------------------------------------------------------------------------- one bot
+
+
+@dataclass
+class _Around:
+    """What the looks of all bots share."""
+
+    fleet: Fleet
+    cursor: ReadCursor
+    now: datetime
+    host: HostLook | None = None
+    disks: dict[int, int] = field(default_factory=dict)
+    spend: deaths.Spend = field(default_factory=deaths.Spend)
+
+    def finish(self, one: _Look) -> Seen:
+        """Its data file, and everything together."""
+        bot, name, now = one.bot, one.bot.name, self.now
+        if one.problem:
+            return Seen(Observation(bot=name, at=now, runtime=RuntimeLook(error=one.problem)))
+        try:
+            data = _look_at_data(bot, one.runtime, self.cursor(name, "data"), now)
+            known, marks = self.cursor(name, "compared"), one.log.marks if one.log else {}
+            compared = deaths.at_a_look(bot, self.fleet, one.runtime, data, marks, known, now, self.spend)
+        except OSError as error:  # a disk that fails under one bot's files is that bot's verdict
+            return Seen(Observation(bot=name, at=now, runtime=RuntimeLook(error=_unreadable(error))))
+        data_seen = _with_lost_and_changed(data, compared, self.cursor(name, "changed"))
+        cursors = {
+            "data": data.cursor if data else None,
+            "log": one.log.cursor if one.log else None,
+            "compared": compared,
+            "program": one.program.cursor,
+            "left": _left(one, self.cursor),
+        }
+        observed = self._observation(one, data, data_seen)
+        return Seen(observed, {name: value for name, value in cursors.items() if value})
+
+    def _observation(self, one: _Look, data: Inspection | None, seen: Inspection | None) -> Observation:
+        bot, log = one.bot, one.log
+        signs = progress.measure(log=log, tempo=data.tempo if data else None, configured=bot.progress, now=self.now)
+        return Observation(
+            bot=bot.name,
+            at=self.now,
+            runtime=one.runtime,
+            health=one.health,
+            data=seen,
+            progress=(*signs, *one.program.progress),
+            causes=log.causes if log else (),
+            disk_free=_disk_free(bot, one.target, self.disks),
+            can_restart=bot.runtime is not None,
+            max_trades_per_hour=bot.max_trades_per_hour,
+            profile=one.profile.NAME,
+            profile_why=one.why,
+            program=one.program,
+            marks=log.marks if log else {},
+            host=self.host,
+        )
+
+
+HOLDING = "holding"
+"""The cursor of a bot that we asked to open nothing new: {instance, entry}."""
+ITS_OWN_STOP = "stopped-by-itself"
+"""The signature of a bot that stopped trading over an error: nobody left it so."""
+
+
+def _left(one: _Look, cursor: ReadCursor) -> Cursor | None:
+    """In which state of its own the living bot is, as a person wants it."""
+    state = one.program.state
+    if state not in ("running", "paused", "stopped") or len(one.runtime.instances) != 1:
+        return None
+    if (cursor(one.bot.name, HOLDING) or {}).get("instance") == one.runtime.instances[0].key:
+        return None  # we asked it to hold, a moment ago
+    failed = any(cause.signature == ITS_OWN_STOP and cause.this_run for cause in (one.log.causes if one.log else ()))
+    return {"state": "" if failed else state}
+
+
+def left_in(kept: Cursor | None) -> str:
+    """The state in which a bot was last seen as a person left it; empty if nobody knows of any."""
+    return str((kept or {}).get("state") or "")
+
+
+def _unreadable(error: OSError) -> str:
+    return f"its files cannot be read: {error}."
 
 
 def _with_lost_and_changed(
@@ -202,24 +334,25 @@ def last_words(bot: Bot, target: Target) -> Path | None:
     return max(written, key=lambda path: path.stat().st_mtime, default=log_file(bot, target))
 
 
-def _look_at_log(
-    bot: Bot, target: Target, runtime: RuntimeLook, cursor: Cursor | None, now: datetime
-) -> diagnose.LogLook | None:
-    path = log_file(bot, target)
+def _read_log(one: _Look, cursor: ReadCursor, now: datetime) -> None:
+    path = log_file(one.bot, one.target)
     if path is None:
-        return None
-    profile = PROFILES[bot.profile or "plain"]
+        return
+    runtime = one.runtime
     ended = runtime.exit.at if runtime.exit and not runtime.instances else None
-    started = [one.started_at for one in runtime.instances if one.started_at]
-    return diagnose.read_log(
-        path,
-        cursor=cursor,
-        now=ended or now,
-        zone=bot.timezone,
-        signatures=profile.signatures(),
-        run_offset=run_offset(bot, target) if path == target.log_path else None,
-        run_started=max(started, default=None),
-    )
+    started = [instance.started_at for instance in runtime.instances if instance.started_at]
+    try:
+        one.log = diagnose.read_log(
+            path,
+            cursor=cursor(one.bot.name, "log"),
+            now=ended or now,
+            zone=one.bot.timezone,
+            signatures=one.profile.signatures(),
+            run_offset=run_offset(one.bot, one.target) if path == one.target.log_path else None,
+            run_started=max(started, default=None),
+        )
+    except OSError as error:
+        one.problem = _unreadable(error)
 
 
 def run_offset(bot: Bot, target: Target) -> int | None:

@@ -8,7 +8,6 @@ plausible prices are taken from it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from .config import Bot, ReplayConfig
-from .envfile import load_env_file
 from .formats.base import TradeTable
 from .model import BotkeepError, ClosedTrade, Fill, Finding, Replay, iso, parse_iso
+from .programs import environment_of
 from .workspace import Workspace
 
 NOTHING = ReplayConfig()
@@ -130,7 +129,7 @@ def _read(
                     symbols=_symbols(table),
                     since=begin,
                     now=now,
-                    environment=_environment(bot, workspace),
+                    environment=environment_of(bot, workspace.home),
                     deadline=EXCHANGE_SECONDS,
                 )
             )
@@ -160,12 +159,6 @@ def _read(
 
 def _symbols(table: TradeTable) -> list[str]:
     return sorted({trade.symbol for trade in (*_trades_of(table), *table.open) if trade.symbol})
-
-
-def _environment(bot: Bot, workspace: Workspace) -> Mapping[str, str]:
-    """The bot's own environment file and ours: where its keys are named."""
-    env_file = getattr(bot.runtime, "env_file", None)
-    return {**os.environ, **(load_env_file(workspace.home / env_file) if env_file else {})}
 
 
 class _Found:

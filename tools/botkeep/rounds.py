@@ -581,7 +581,7 @@ class Desk:
         data, runtime = seen.observation.data, seen.observation.runtime
         if data is None or data.verdict not in (DataVerdict.OK, DataVerdict.REPLACED) or not reconcile.has_source(bot):
             return False
-        death, known = deaths.death_of(runtime, data), bench.cursor(bot.name, "compared")
+        death, known = deaths.death_of(runtime, data, seen.observation.marks), bench.cursor(bot.name, "compared")
         if death is None:
             return False
         done = deaths.is_compared(death, data, known)

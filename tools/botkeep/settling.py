@@ -8,17 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from . import leaving
 from .bench import POLL_SECONDS, UNATTEMPTED, Bench, Case, open_case
 from .config import Bot
 from .durable import Lock
-from .judge import how_it_ended
+from .judge import how_it_ended, length
 from .ledger import Entry, Kind
 from .model import Action, Actor, Exit, Instance, Result
 from .runtimes.procs import ProcessTable
 from .workspace import Workspace
+
+HEARD_WITHIN = timedelta(minutes=5)
+"""How long a start may take until the bot's first heartbeat; loading all markets takes a minute."""
 
 
 def reconcile(bench: Bench, bot: Bot) -> None:
@@ -40,12 +45,23 @@ def settle(case: Case) -> None:
         return
     _wait_for_start_under_way(case)
     seen = case.runtime.look(case.target, ProcessTable.read())
+    leaving.take_back(case, seen.instances)
     for intent in owed:
+        if _is_not_heard_yet(case, intent, seen.instances):
+            continue
         result, sentence, data = _what_became_of(case, intent, seen.instances, seen.exit)
         case.bench.journal.record(
             Kind.OUTCOME, at=case.bench.clock(), bot=case.bot.name, action=intent.action, actor=intent.actor,
             sentence=sentence, ref=intent.id, result=result.value, data={**data, "reconciled": True},
         )  # fmt: skip
+
+
+def _is_not_heard_yet(case: Case, intent: Entry, instances: Sequence[Instance]) -> bool:
+    """Whether what it started is alive, has still some time, and has not said that it works. Only freqtrade says it."""
+    mine = next((one for one in instances if one.entry == intent.id), None)
+    if mine is None or case.bench.clock() - intent.at > HEARD_WITHIN:
+        return False
+    return leaving.works(case, mine) is False
 
 
 def _wait_for_start_under_way(case: Case) -> None:
@@ -70,6 +86,9 @@ def _what_became_of(
         )
         return Result.FAILED, text, {}
     mine = next((one for one in instances if one.entry == intent.id), None)
+    if mine and leaving.works(case, mine) is False:
+        said = f"has not said within {length(HEARD_WITHIN)} that it works"
+        return Result.FAILED, f"{name} was started (pid {mine.pid}) and is alive, but {said}.", {}
     if mine:
         return Result.DONE, f"{name} was started (pid {mine.pid}) and is up, found at the next look.", {}
     if case.bench.ledger.cursor(case.bot.name, "launched") == {"entry": intent.id}:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -172,47 +171,3 @@ def inspect_whole(kind: Format, path: Path, *, options: FormatOptions, now: date
     while more_to_read(seen):
         seen = kind.inspect(path, options=options, cursor=seen.cursor, writing=False, now=now)
     return seen
-
-
-# --- who writes --------------------------------------------------------------------------------------------------
-
-
-def open_writers(path: Path) -> tuple[int, ...]:
-    """Processes that have the file of `path` open for writing, as far as we may see their descriptors.
-
-    Found by (device, inode), so under any name. A program that opens its file for every row has it open only then.
-    """
-    try:
-        wanted = path.stat()
-    except OSError:
-        return ()
-    found = (int(entry) for entry in os.listdir("/proc") if entry.isdecimal())
-    return tuple(sorted(pid for pid in found if _writes(pid, (wanted.st_dev, wanted.st_ino))))
-
-
-def _writes(pid: int, wanted: tuple[int, int]) -> bool:
-    return any(_is_for_writing(pid, fd) for fd in _descriptors(pid, wanted))
-
-
-def _descriptors(pid: int, wanted: tuple[int, int]) -> Iterator[str]:
-    """The process's descriptors of that inode. A process that ends meanwhile has none."""
-    try:
-        names = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return
-    for name in names:
-        try:
-            seen = os.stat(f"/proc/{pid}/fd/{name}")
-        except OSError:
-            continue
-        if (seen.st_dev, seen.st_ino) == wanted:
-            yield name
-
-
-def _is_for_writing(pid: int, fd: str) -> bool:
-    try:
-        lines = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((int(line.split()[1], 8) for line in lines if line.startswith("flags:")), 0)
-    return flags & os.O_ACCMODE != os.O_RDONLY

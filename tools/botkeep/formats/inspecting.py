@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ..model import DataVerdict, Finding, Inspection, Tempo
+from ..openfiles import open_writers
 from . import files, headers
-from .base import FormatOptions, open_writers
+from .base import FormatOptions
 from .files import CAP, Source, regular
 from .knowledge import LISTED as LISTED
 from .knowledge import OWN_WAY, PAGE, Before, Damage, State, copy_of, print_of, state_from

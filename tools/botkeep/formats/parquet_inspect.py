@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..model import BotkeepError, DataVerdict, Finding, Inspection, Tempo
+from ..openfiles import open_writers
 from . import files
-from .base import FormatOptions, open_writers
+from .base import FormatOptions
 from .files import Source, regular
 from .inspecting import LISTED, PERSISTS, YOUNG
 from .parquet_state import Before, Damage, State

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Bot, ExchangeConfig
-
-_BY_PROFILE = {"freqtrade": "freqtrade", "hummingbot": "hummingbot"}
-"""Profile -> how trades stand in its log."""
+from ..programs import profile_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Sources:
 
 def sources(bot: Bot) -> Sources:
     """What trades of this bot can be read again from."""
-    grammar = bot.replay.grammar or _BY_PROFILE.get(bot.profile or "", "")
+    grammar = bot.replay.grammar or profile_of(bot)[0].GRAMMAR or ""
     log = bot.replay.log or bot.log_file
     exchange = None if bot.paper else bot.replay.exchange
     return Sources(

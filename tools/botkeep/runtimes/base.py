@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from botkeep.model import Exit, Instance, RuntimeLook
 
-from .procs import Command, ProcessTable, program_key
+from .procs import Command, Kin, ProcessTable, program_key
 
 LOG_BYTES = 10 << 20
 
@@ -31,6 +31,10 @@ class Target:
     """Several bots have this process name, so only the command tells them apart."""
     rivals: Mapping[tuple[str, ...], tuple[Command, ...]] = field(default_factory=dict)
     """From `rivals`: a process that runs another bot's command is not this bot, whatever it is called."""
+    data_file: Path | None = None
+    """What only this bot writes."""
+    kin: Kin | None = None
+    """Which command lines are of the same kind of program as the bot; None: its kind is not known."""
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     """From env_file and env; loaded just before a start, never shown."""
     log_bytes: int = LOG_BYTES

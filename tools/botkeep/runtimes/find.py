@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from botkeep.model import EngineError, Instance, InstanceState
+from botkeep.openfiles import inode_of
 
 from .base import Target
 from .procs import (
@@ -67,12 +68,25 @@ def matches(target: Target, table: ProcessTable) -> dict[int, str]:
         how = _how(proc, command, names, table)
         if how and not _is_anothers(target, command, proc, how):
             found[proc.pid] = how
+    found = {**_writers(target, table), **found}
     if found and command is None and target.names_are_shared:
         raise EngineError(
             f"process_name {target.process_name!r} is that of several bots, so nothing tells pid {min(found)} from "
             f"theirs. Give each of them a `runtime` with its command."
         )
     return found
+
+
+def _writers(target: Target, table: ProcessTable) -> dict[int, str]:
+    """Programs of the bot's kind that have its data file open for writing, however they were started.
+
+    A second freqtrade on the same database starts silently behind the taken port, and trades without an API; from
+    another folder and with another spelling of its arguments, nothing else tells it.
+    """
+    inode = inode_of(target.data_file) if target.kin and target.data_file else None
+    if target.kin is None or inode is None:
+        return {}
+    return {pid: "writer" for pid in table.writers(target.kin).get(inode, ()) if pid not in table.own_line}
 
 
 def _names(target: Target) -> frozenset[str]:

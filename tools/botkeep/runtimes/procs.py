@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from botkeep.model import EngineError
+from botkeep.openfiles import Inode, written_by
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -238,6 +239,10 @@ def watched_by(proc: Proc) -> str | None:
     return argv[5] if argv[3].endswith(WATCHER_ENDING) else None
 
 
+Kin = Callable[[tuple[str, ...]], bool]
+"""Whether a command line is of a kind of program."""
+
+
 @dataclass
 class ProcessTable:
     """All processes at one moment, read once for all bots: a scan for each bot costs 52 s a tick with 1,000."""
@@ -288,6 +293,19 @@ class ProcessTable:
         for proc in self.candidates:
             found[program_key(proc.argv)].append(proc)
         return found
+
+    def writers(self, kin: Kin) -> dict[Inode, list[int]]:
+        """Files to the candidates of that kind of program that have them open for writing; read once for all bots."""
+        if kin not in self._writers:
+            self._writers[kin] = defaultdict(list)
+            for proc in self.candidates:
+                for inode in written_by(proc.pid) if kin(proc.argv) else ():
+                    self._writers[kin][inode].append(proc.pid)
+        return self._writers[kin]
+
+    @cached_property
+    def _writers(self) -> dict[Kin, dict[Inode, list[int]]]:
+        return {}
 
     @cached_property
     def watchers(self) -> dict[str, list[int]]:
