@@ -1,11 +1,17 @@
 # make setup   .venv with the botkeep command in it       make demo   the main job, on a fresh machine
 # make test    everything CI checks                       make bench  the figures, as ratios in one run
+# make bots    the same with a real freqtrade, installed in .venv-bots, on an exchange of this machine
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 JOBS ?= 4
+BOTS := .venv-bots
+BOTS_STAMP := $(BOTS)/.ready
+BOTS_JOBS ?= 2
+SAID := $(BOTS)/transcripts
+COMPILE := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --no-header --annotation-style line
 
-.PHONY: setup demo test lint types docs unit wheel bench lock clean
+.PHONY: setup demo test lint types docs unit wheel bench lock bots bots-docs clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -42,9 +48,25 @@ wheel: setup
 bench: setup
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
+# The real bots, which botkeep keeps and does not import: a virtual environment of their own. Nothing is skipped here.
+$(BOTS_STAMP): requirements-bots.txt
+	$(PYTHON) -m venv $(BOTS)
+	$(BOTS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bots.txt
+	touch $(BOTS_STAMP)
+
+bots: setup $(BOTS_STAMP)
+	rm -rf $(SAID)
+	mkdir $(SAID)
+	CI=true BOTKEEP_TRANSCRIPTS=$(CURDIR)/$(SAID) $(BIN)/pytest -n $(BOTS_JOBS) --durations=0 tests/bots
+
+# What botkeep said in that run, put into docs/bots.md.
+bots-docs: bots
+	$(BIN)/python tests/bots/transcripts.py $(SAID) docs/bots.md
+
 lock: setup
-	$(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --no-header --annotation-style line -o requirements.txt requirements.in
-	$(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --no-header --annotation-style line -o requirements-dev.txt requirements-dev.in
+	$(COMPILE) -o requirements.txt requirements.in
+	$(COMPILE) -o requirements-dev.txt requirements-dev.in
+	$(COMPILE) -o requirements-bots.txt requirements-bots.in
 
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv $(BOTS) dist build .mypy_cache .ruff_cache .pytest_cache

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+collect_ignore = ["bots"]
+"""The real bots are `make bots`, which names their folder: a folder that is named is collected."""
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(

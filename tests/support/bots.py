@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from botkeep.model import Exit, Instance, RuntimeLook
-from botkeep.runtimes import Stopped, Target, process
+from botkeep.runtimes import RUNTIMES, Stopped, Target, process
 from botkeep.runtimes.base import rivals
 from botkeep.runtimes.procs import Command, Proc, ProcessTable
 from botkeep.workspace import Workspace
@@ -248,7 +248,8 @@ def as_json(target: Target) -> dict[str, Any]:
 def from_json(raw: Mapping[str, Any]) -> Target:
     """The reverse of `as_json`."""
     paths = {name: Path(raw[name]) for name in ("home", "run_dir", "log_path")}
-    return Target(**{**raw, **paths, "config": process.Config(**raw["config"]) if raw["config"] else None})
+    config = raw["config"]
+    return Target(**{**raw, **paths, "config": RUNTIMES[config["kind"]].Config(**config) if config else None})
 
 
 # -------------------------------------------------------------------------------------------------- the runtime

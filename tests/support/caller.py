@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from botkeep.model import Actor, BotkeepError
-from botkeep.runtimes import Target, process
+from botkeep.runtimes import RUNTIMES, Runtime, Target
 from botkeep.runtimes.procs import ProcessTable
 from support.bots import from_json
 
@@ -49,18 +49,22 @@ def _result(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"error": str(error)}
 
 
+def _runtime(target: Target) -> Runtime:
+    return RUNTIMES[target.config.kind if target.config else "process"]
+
+
 def _start(target: Target, spec: dict[str, Any]) -> dict[str, Any]:
-    started = process.start(target, spec.get("entry", "e1"), time.monotonic() + 20)
+    started = _runtime(target).start(target, spec.get("entry", "e1"), time.monotonic() + 20)
     return {"pid": started.instance.pid if started.instance else None, "generation": started.generation}
 
 
 def _stop(target: Target, spec: dict[str, Any]) -> dict[str, Any]:
-    stopped = process.stop(target, spec.get("grace", 1.0), time.monotonic() + spec.get("within", 20))
+    stopped = _runtime(target).stop(target, spec.get("grace", 1.0), time.monotonic() + spec.get("within", 20))
     return {"stopped": [one.pid for one in stopped.stopped], "left": list(stopped.left), "killed": stopped.killed}
 
 
 def _look(target: Target, _: dict[str, Any]) -> dict[str, Any]:
-    seen = process.look(target, ProcessTable.read())
+    seen = _runtime(target).look(target, ProcessTable.read())
     ended = seen.exit
     known = {"code": ended.code, "signal": ended.signal, "peak": ended.peak_rss_bytes} if ended else None
     return {"pids": [one.pid for one in seen.instances], "exit": known, "generation": seen.generation}

@@ -19,6 +19,7 @@ from botkeep.model import (
     Instance,
     InstanceState,
     Observation,
+    ProgramLook,
     Progress,
     RuntimeLook,
     Span,
@@ -77,6 +78,18 @@ def healthy_file(tempo: Tempo | None = None) -> Inspection:
 def silent(source: str, minutes: float, normal: float = 1.0) -> Progress:
     """Nothing for so many minutes, where pauses of `normal` minutes were the longest."""
     return Progress(source, ago(minutes=minutes), timedelta(minutes=normal), 100)
+
+
+def looping(minutes: float | None, trades: int = 0, state: str = "running") -> ProgramLook:
+    """A freqtrade whose API says when its main loop was last done; None: its first is not done yet."""
+    at = None if minutes is None else ago(minutes=minutes)
+    return ProgramLook(state=state, state_from="api", loop_known=True, loop_at=at, open_trades=trades)
+
+
+def beating(minutes: float, every: float = 1.0, state: str = "running") -> ProgramLook:
+    """One that can only be heard in its log: the newest heartbeat, and their distance, in minutes."""
+    pause = timedelta(minutes=every)
+    return ProgramLook(state=state, state_from="log", heartbeat_at=ago(minutes=minutes), heartbeat_every=pause)
 
 
 def failing(rule: str = "status", *, certain: bool = False) -> HealthLook:

@@ -24,6 +24,7 @@ from botkeep.config import (
     may_hold_secret,
 )
 from botkeep.fields import parse_duration
+from botkeep.limits import canonical, text_of
 from botkeep.model import BotkeepError, ConfigError, UsageError
 from botkeep.workspace import find_workspace, is_local, mount_type
 
@@ -43,6 +44,15 @@ SECRETS = {
     "hex": "0x" + "4f3edf983ac636a65a842ce7c78d9aa706d3b113bce9c46f30d7d21715b23b1d",
     "seed": "legal winner thank year wave sausage worth useful legal winner thank yellow",
     "webhook": "https://discord.com/api/webhooks/1/x",
+}
+
+POLLING: dict[str, Any] = {
+    "polling": {
+        "file": "user_data/polling.json",
+        "normal": {},
+        "reduced": {"internals": {"process_throttle_secs": 30}},
+        "apply": "watched",
+    }
 }
 
 
@@ -106,7 +116,7 @@ def test_every_key_loads_and_paths_become_absolute(workspace: Workspace) -> None
                     "capital": "1000.10",
                     "currency": "USDT",
                     "progress": {"file": "beat", "every": "10m"},
-                    "limits": {"poll_seconds": 30},
+                    "limits": POLLING,
                     "restart_every": "1h",
                     "max_trades_per_hour": 3,
                     "timezone": "Asia/Tokyo",
@@ -535,6 +545,122 @@ def test_the_json_schema_accepts_what_loads_and_names_the_kinds(workspace: Works
 def test_the_json_schema_refuses_what_does_not_load(extra: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"bots": [{"name": "a", **extra}]}, bots_schema())
+
+
+# --- limits --------------------------------------------------------------------------------------------------------
+
+
+def polling(**other: Any) -> dict[str, Any]:
+    """A bot's `limits` with these keys of `polling`."""
+    return {"limits": {"polling": POLLING["polling"] | other}}
+
+
+def test_what_may_be_lowered_is_one_file_with_two_documents(workspace: Workspace) -> None:
+    bot = load(workspace, {"bots": [{"name": "a", "limits": POLLING}, {"name": "b"}]}).bots[0]
+    limit = bot.limits.polling
+    assert limit is not None
+    assert limit.file == workspace.home / "user_data/polling.json"
+    assert (limit.normal, limit.apply) == ({}, "watched")
+    assert limit.reduced == {"internals": {"process_throttle_secs": 30}}
+    assert Bot(name="b").limits.polling is None
+    jsonschema.validate({"bots": [{"name": "a", "limits": POLLING}]}, bots_schema())
+
+
+def test_a_document_is_kept_to_the_last_digit(workspace: Workspace) -> None:
+    text = json.dumps({"bots": [{"name": "a", "limits": POLLING}]})
+    exact = '{"rate": 0.10000000000000000055, "big": 12345678901234567890123, "off": null, "text": "ü"}'
+    limit = load(workspace, text.replace('{"internals": {"process_throttle_secs": 30}}', exact)).bots[0].limits.polling
+    assert limit is not None
+    assert json.loads(text_of(limit.reduced), parse_float=str) == json.loads(exact, parse_float=str)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (
+            {"limits": {"poll_seconds": 30}},
+            "$.bots[1].limits.poll_seconds: there is no such key; write one of: ",
+        ),
+        ({"limits": {"poling": {}}}, "$.bots[1].limits.poling: there is no such key; did you mean polling?"),
+        ({"limits": {"polling": {}}}, "$.bots[1].limits.polling.file: it is missing; write it (3 more after this one)"),
+        (polling(aply="reload"), "$.bots[1].limits.polling.aply: there is no such key; did you mean apply?"),
+        (polling(apply="at once"), "apply: found \"at once\"; write 'reload', 'restart' or 'watched'"),
+        (polling(normal=[1]), "limits.polling.normal: found [1]; write an object: {...}"),
+        (polling(reduced=None), "limits.polling.reduced: found null; write an object: {...}"),
+        (polling(reduced={}), "write a `reduced` that is not the same as `normal`"),
+        (polling(file="../elsewhere.json"), "outside the workspace"),
+        (polling(file=".botkeep/polling.json"), ".botkeep is botkeep's own, choose another"),
+        (polling(reduced={f"x{n}": "y " * 3500 for n in range(10)}), "write a document of at most 65536 characters"),
+        (polling(reduced={"key": "ghp_abcdefghijklmnopqrstuvwxyz0123456789"}), "secrets are never written here"),
+        (polling(apply="reload"), 'apply: found "reload"; write the "api" with its "url" that is told to reload'),
+        ({**polling(apply="reload"), "api": {"hbot": ["hbot"]}}, 'write the "api" with its "url"'),
+    ],
+)
+def test_a_limit_that_could_not_be_kept_is_refused(workspace: Workspace, extra: dict[str, Any], said: str) -> None:
+    assert said in problem(workspace, extra)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"limits": {"poll_seconds": 30}},
+        {"limits": {"polling": {}}},
+        polling(apply="at once"),
+        polling(normal=[1]),
+        polling(reduced=None),
+        polling(file=7),
+    ],
+)
+def test_the_json_schema_refuses_such_a_limit_too(extra: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"bots": [{"name": "a", **extra}]}, bots_schema())
+
+
+@pytest.mark.parametrize("number", ["1e31", "1" + "0" * 60 + ".5", "-1e-300000"])
+def test_a_number_that_could_not_be_given_back_as_written_is_refused(workspace: Workspace, number: str) -> None:
+    entry = {"name": "a", "limits": POLLING}
+    text = json.dumps({"bots": [entry]}).replace(": 30}", f": {number}}}")
+    said = load(workspace, text).entries[0].problem
+    assert said is not None
+    assert "limits.polling.reduced: found" in said
+    assert "write numbers of at most 40 digits" in said
+
+
+def test_a_reload_needs_an_api_that_is_told(workspace: Workspace) -> None:
+    api = {"url": "http://127.0.0.1:8080"}
+    assert load(workspace, {"bots": [{"name": "a", "api": api, **polling(apply="reload")}]}).bots
+
+
+def test_two_bots_never_share_a_polling_file(workspace: Workspace) -> None:
+    (workspace.home / "user_data").mkdir()
+    (workspace.home / "link").symlink_to("user_data")
+    bots = [{"name": "a", **polling()}, {"name": "b", **polling(file="link/polling.json")}, {"name": "c"}]
+    entries = load(workspace, {"bots": bots}).entries
+    assert [entry.problem for entry in entries] == [
+        f"config/bots.json $.bots[{index}].limits: its polling file is that of {other} too; give each bot its own"
+        for index, other in ((0, "b"), (1, "a"))
+    ] + [None]
+
+
+@given(JSON, JSON)
+def test_two_documents_are_the_same_only_if_they_say_the_same(one: object, other: object) -> None:
+    assert (canonical(one) == canonical(other)) is (_exact(one) == _exact(other))
+
+
+def _exact(value: object) -> object:
+    """As Python compares, but for true, which it takes for 1."""
+    if isinstance(value, dict):
+        return {key: _exact(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_exact(inner) for inner in value]
+    return (type(value) is bool, value)
+
+
+def test_how_a_number_is_written_does_not_matter() -> None:
+    for same in (("5", "5.0", "5e0", "50e-1"), ("0", "0.0", "-0.0"), ("1e40", "1" + "0" * 40), ("0.1", "0.10")):
+        assert len({canonical(json.loads(text, parse_float=Decimal)) for text in same}) == 1, same
+    different = ("1", "1.0000000000000000000000000000000000001", "10", "0.1", "-1", "true", '"1"', "null", "[1]")
+    assert len({canonical(json.loads(text, parse_float=Decimal)) for text in different}) == len(different)
 
 
 # --- lengths of time -----------------------------------------------------------------------------------------------

@@ -8,17 +8,31 @@ import pytest
 
 from botkeep.history import history
 from botkeep.judge import decide
-from botkeep.model import Exit, Fault, History, Observation, RuntimeLook, Status, Tempo, Verdict, Wanted
+from botkeep.model import (
+    Exit,
+    Fault,
+    History,
+    Observation,
+    ProgramLook,
+    Progress,
+    RuntimeLook,
+    Status,
+    Tempo,
+    Verdict,
+    Wanted,
+)
 from botkeep.playbooks import packaged_playbooks
 from support.tables import (
     NOW,
     ago,
+    beating,
     cause,
     damage,
     entry,
     failing,
     healthy_file,
     instance,
+    looping,
     restarted,
     seen,
     silent,
@@ -92,6 +106,74 @@ CASES = [
         "a ban that is over says nothing",
         seen(ended=KILLED, causes=(cause("wait", Fault.API_RATE_LIMITED, until=ago(minutes=1)),)),
         Fault.BOT_NOT_RUNNING,
+    ),
+    ("a main loop that stands is hung", seen(instance(), program=looping(6)), Fault.BOT_HUNG),
+    ("five minutes of it are not", seen(instance(), program=looping(4.9)), None),
+    ("nor eight with nine open trades: each may be asked for a minute", seen(instance(), program=looping(8, 9)), None),
+    ("but eleven are", seen(instance(), program=looping(11, 9)), Fault.BOT_HUNG),
+    ("the first loop loads everything", seen(instance(), program=looping(None)), None),
+    ("a bot that a person stopped does no loop", seen(instance(), program=looping(600, state="stopped")), None),
+    ("a paused one does", seen(instance(), program=looping(6, state="paused")), Fault.BOT_HUNG),
+    (
+        "a loop that backs off under a ban is not hung",
+        seen(
+            instance(),
+            program=looping(30, 6),
+            causes=(cause("wait", Fault.API_RATE_LIMITED, until=ago(minutes=-20)),),
+        ),
+        Fault.API_RATE_LIMITED,
+    ),
+    (
+        "nor one that asks a mute exchange",
+        seen(instance(), program=looping(30, 6), causes=(cause("wait"),)),
+        None,
+    ),
+    (
+        "a loop that goes on makes a silent log no hang",
+        seen(instance(), program=looping(0.1), progress=(silent("log", 30),)),
+        None,
+    ),
+    ("heartbeats that stopped are a hang", seen(instance(), program=beating(6)), Fault.BOT_HUNG),
+    ("one that is late is none", seen(instance(), program=beating(2.5)), None),
+    ("a bot that beats every ten minutes has thirty", seen(instance(), program=beating(29, 10)), None),
+    (
+        "a trade written by a database's log is a sign of life",
+        seen(
+            instance(),
+            program=ProgramLook(progress=(Progress("wal", ago(minutes=1), None, 0),)),
+            progress=(silent("log", 30), Progress("wal", ago(minutes=1), None, 0)),
+        ),
+        None,
+    ),
+    (
+        "a market is not stale for a bot that was told not to trade",
+        seen(instance(), program=looping(0, state="paused"), progress=(silent("data", 600, 30),)),
+        None,
+    ),
+    (
+        "an API that hangs is a failing endpoint where no other is configured",
+        seen(instance(), program=ProgramLook(api="no answer within 3 s.", api_rule="timeout")),
+        Fault.HEALTH_ENDPOINT_FAILING,
+    ),
+    (
+        "a wrong password is for a person, and no fault of the bot",
+        seen(instance(), program=ProgramLook(api="it answers 401.", api_rule="unauthorized")),
+        None,
+    ),
+    (
+        "a bot without fresh candles for any pair is blind, however green",
+        seen(instance(), program=ProgramLook(loop_known=True, loop_at=ago(seconds=1), blind="no pair has a candle")),
+        Fault.BOT_IMPAIRED,
+    ),
+    (
+        "a log that says its own strategy fails is no healthy bot",
+        seen(instance(), causes=(cause("stop", Fault.BOT_IMPAIRED),)),
+        Fault.BOT_IMPAIRED,
+    ),
+    (
+        "a database that was damaged and is sound again says nothing",
+        seen(instance(), data=healthy_file(), causes=(cause("repair", Fault.DATA_CORRUPT),)),
+        None,
     ),
     (
         "the kernel's word for lack of memory",
@@ -216,3 +298,22 @@ def test_an_adopted_copys_end_is_not_claimed_to_be_known() -> None:
 def test_an_unknown_history_is_no_history() -> None:
     assert decide(seen(instance()), BOOKS, History(), NOW).status is Status.HEALTHY
     assert decide(seen(instance()), BOOKS, History(), NOW + timedelta(days=1)).status is Status.HEALTHY
+
+
+def test_what_a_person_set_in_the_bot_itself_is_said_of_a_healthy_one() -> None:
+    assert "its own state is stopped" in judged(seen(instance(), program=looping(600, state="stopped"))).sentence
+    assert "opens no new positions" in judged(seen(instance(), program=looping(0, state="paused"))).sentence
+
+
+def test_an_api_that_cannot_be_used_is_a_note() -> None:
+    (note,) = judged(seen(instance(), program=ProgramLook(api="it answers 401.", api_rule="unauthorized"))).notes
+    assert "it answers 401" in note
+
+
+def test_a_standing_loop_names_its_rule_and_takes_two_looks() -> None:
+    look = seen(instance(), program=looping(6))
+    first = judged(look)
+    assert (first.evidence[0].rule, first.confirmed) == ("main-loop-stands", False)
+    assert judged(look, first=first.evidence).confirmed
+    gone_on = seen(instance(), program=looping(0.1))
+    assert judged(gone_on, first=first.evidence).status is Status.HEALTHY

@@ -59,7 +59,7 @@ def test_the_example_loads_uses_every_key_and_satisfies_the_schema(tmp_path: Pat
     example = json.loads((tmp_path / "config/bots.example.json").read_text())
     workspace.bots_file.write_text(json.dumps(example))
     fleet = load_fleet(workspace)
-    assert [entry.problem for entry in fleet.entries] == [None] * 4
+    assert [entry.problem for entry in fleet.entries] == [None] * 5
     jsonschema.validate(example, bots_schema())
     used = {key for bot in example["bots"] for key in bot}
     assert set(Bot.model_fields) - used == set()

@@ -8,7 +8,7 @@ import pytest
 
 from botkeep.history import history
 from botkeep.judge import decide
-from botkeep.model import Action, Exit, Fault, Observation, Permit, Status
+from botkeep.model import Action, Exit, Fault, Observation, Permit, ProgramLook, Status
 from botkeep.permits import permit
 from botkeep.playbooks import packaged_playbooks
 from support.tables import NOW, ago, cause, damage, entry, failing, instance, restarted, seen, span
@@ -176,3 +176,59 @@ def test_every_refusal_says_when_or_what_first() -> None:
     for look in looks:
         refusal = asked(look)
         assert refusal.earliest or refusal.until
+
+
+FADES = NOW + timedelta(minutes=3)
+
+
+@pytest.mark.parametrize(
+    ("klass", "earliest", "first"),
+    [
+        ("stop", None, "a person has mended the cause"),
+        ("repair", None, "its data is repaired"),
+        ("host", None, "this machine is mended"),
+        ("wait", FADES, ""),
+    ],
+)
+def test_the_class_of_a_cause_binds_a_bot_that_lives(klass: str, earliest: datetime | None, first: str) -> None:
+    refusal = asked(seen(instance(), causes=(cause(klass, fades_at=FADES),)))
+    assert not refusal.allowed
+    assert (refusal.earliest, refusal.until.startswith(first)) == (earliest, True)
+    assert "The log says so" in refusal.reason
+
+
+@pytest.mark.parametrize(("klass", "allowed"), [("stop", False), ("repair", False), ("host", True), ("wait", True)])
+def test_a_bot_that_is_down_is_started_where_the_start_itself_shows_whether_it_helps(klass: str, allowed: bool) -> None:
+    look = seen(ended=DOWN.runtime.exit, causes=(cause(klass, fades_at=FADES),))
+    assert asked(look).allowed is allowed
+
+
+def test_a_frozen_bot_waits_for_nobody_but_a_ban() -> None:
+    frozen = instance(state="frozen")
+    assert asked(seen(frozen, causes=(cause("wait", fades_at=FADES),))).allowed
+    assert asked(seen(frozen, causes=(cause("wait", until=FADES),))).earliest == FADES
+
+
+def test_a_restart_cause_forbids_nothing() -> None:
+    assert asked(seen(instance(), causes=(cause("restart", Fault.BOT_IMPAIRED),))).allowed
+
+
+def test_a_copy_that_only_the_log_speaks_of_is_ended_by_a_person() -> None:
+    spoken = cause("stop", Fault.BOT_DUPLICATED)
+    assert not asked(seen(instance(), causes=(spoken,))).allowed
+    assert asked(seen(ended=DOWN.runtime.exit, causes=(spoken,))).allowed
+    assert asked(seen(instance(1), instance(2, ours=False), causes=(spoken,))).allowed
+
+
+def test_a_bot_that_could_not_close_a_position_and_died_of_something_else_is_started() -> None:
+    stuck = cause("stop", Fault.BOT_IMPAIRED)
+    assert not asked(seen(instance(), causes=(stuck,))).allowed
+    assert asked(seen(ended=DOWN.runtime.exit, causes=(stuck,))).allowed
+
+
+def test_no_start_beside_a_copy_that_cannot_be_ended() -> None:
+    other = ProgramLook(others=(4711,))
+    for look in (seen(instance(), program=other), seen(ended=DOWN.runtime.exit, program=other)):
+        refusal = asked(look)
+        assert (refusal.allowed, refusal.playbook) == (False, "bot-duplicated")
+        assert "pid 4711" in refusal.reason

@@ -71,7 +71,7 @@ def test_a_shipped_playbook_is_short_in_four_sections_and_without_numbers(fault:
 @pytest.mark.parametrize("fault", Fault)
 def test_a_shipped_playbook_names_only_tools_and_faults_that_exist(fault: Fault) -> None:
     prose = packaged_playbooks().get(fault).prose
-    assert set(re.findall(r"`([a-z]+_[a-z]+)`", prose)) <= TOOLS | {"restart_every"}
+    assert set(re.findall(r"`([a-z]+_[a-z]+)`", prose)) <= TOOLS | {"restart_every", "poll_less"}
     assert "`" in prose
     for name in re.findall(r"\b(?:bot|api|data|health|trading|disk|out)(?:-[a-z]+)+\b", prose):
         assert name in {known.value for known in Fault}
@@ -88,8 +88,10 @@ def test_the_shipped_policies_are_what_the_faults_need() -> None:
     assert [book.policy.fault for book in books] == list(Fault)
     actions = {fault: books.get(fault).policy.actions for fault in Fault}
     assert [fault for fault in Fault if not actions[fault]] == [
-        Fault.TRADING_TOO_OFTEN, Fault.API_KEY_REJECTED, Fault.DISK_FULL, Fault.API_RATE_LIMITED,
+        Fault.TRADING_TOO_OFTEN, Fault.API_KEY_REJECTED, Fault.DISK_FULL,
     ]  # fmt: skip
+    assert actions[Fault.API_RATE_LIMITED] == ("poll_less",)
+    assert books.get(Fault.API_RATE_LIMITED).policy.mode == "auto"
     assert actions[Fault.DATA_CORRUPT] == ("restore_data",)
     asks = {fault for fault in Fault if actions[fault] and books.get(fault).policy.mode == "ask"}
     assert asks == {Fault.BOT_CRASH_LOOPING, Fault.HEALTH_ENDPOINT_FAILING, Fault.DATA_STALE}
@@ -101,6 +103,13 @@ def test_the_shipped_policies_are_what_the_faults_need() -> None:
     assert set(books.get(Fault.BOT_DUPLICATED).policy.backoff) == {timedelta()}
     assert books.get(Fault.DISK_FULL).policy.when.free_below == 100_000_000
     assert books.get(Fault.BOT_HUNG).policy.when.times_normal == 3
+
+
+def test_the_calm_before_a_reload_need_not_be_written(workspace: Workspace) -> None:
+    edit(workspace, ", calm: 2m", "", Fault.API_RATE_LIMITED)
+    books = load_playbooks(workspace)
+    assert books.problems == ()
+    assert books.get(Fault.API_RATE_LIMITED).policy.when.calm == timedelta(minutes=2)
 
 
 def test_the_shipped_playbooks_load_without_a_problem(workspace: Workspace) -> None:
@@ -214,7 +223,11 @@ def test_a_file_that_is_no_fault_is_said_with_the_faults(workspace: Workspace) -
         ("mode: auto\n", "", "mode: it is missing"),
         ("mode: auto", "moode: auto", "moode: there is no such key; did you mean mode?"),
         ("severity: critical", "severity: bad", "severity: found"),
-        ("actions: [restart_bot]", "actions: [restart_bot, rm]", "actions[1]: found \"rm\"; write 'restart_bot' or"),
+        (
+            "actions: [restart_bot]",
+            "actions: [restart_bot, rm]",
+            "actions[1]: found \"rm\"; write 'restart_bot', 'restore_data' or 'poll_less'",
+        ),
         ("actions: [restart_bot]", "actions: restart_bot", 'actions: found "restart_bot"; write a list'),
         ("backoff: [0s, 5m, 15m, 30m]", "backoff: [0s, -5m]", 'backoff[1]: found "-5m"; write a length of time'),
         ("backoff: [0s, 5m, 15m, 30m]", "backoff: [0, 5, 15, 30]", "backoff[0]: found 0; write a length of time"),
@@ -284,6 +297,7 @@ def test_the_line_is_the_one_with_the_mistake(workspace: Workspace) -> None:
         (Fault.BOT_CRASH_LOOPING, "restarts: 4", "restarts: 0", "when.restarts: found 0; write 1 or more"),
         (Fault.TRADING_TOO_OFTEN, "at_least: 12", "at_least: many", 'when.at_least: found "many"'),
         (Fault.API_RATE_LIMITED, "wait: 10m", "wait: 0s", 'when.wait: found "0s"'),
+        (Fault.API_RATE_LIMITED, "calm: 2m", "calm: 2", "when.calm: found 2"),
         (Fault.DATA_STALE, "quiet_at_least: 6h", "quiet_at_least: 6", "when.quiet_at_least: found 6"),
     ],
 )

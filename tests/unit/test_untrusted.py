@@ -6,6 +6,7 @@ import base64
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
@@ -297,3 +298,11 @@ def test_a_literal_secret_is_named(text: str, kind: str) -> None:
 )  # fmt: skip
 def test_a_name_or_an_ordinary_value_is_no_secret(text: str) -> None:
     assert looks_like_secret(text) is None
+
+
+def test_secrets_registered_side_by_side_are_all_hidden() -> None:
+    values = [f"side-by-side-{number:04d}" for number in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda value: untrusted.register_secrets([value]), values))
+    shown = untrusted.clean(" ".join(values), 100_000)
+    assert [value for value in values if value in shown] == []

@@ -254,6 +254,7 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
     with suppress(LedgerError):  # we stopped it: a disk that filled up meanwhile must not keep it down
         case.bench.ledger.set_cursor(name, "launched", {"entry": intent.id})
     try:
+        require_only_writer(case)
         started = case.runtime.start(case.target, intent.id, case.deadline)
     except BotkeepError as error:
         return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data={"attempted": True})
@@ -262,9 +263,26 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
     return _verify(case, intent, started.instance, was, policy)
 
 
+def require_only_writer(case: Case) -> None:
+    """Nobody has the bot's data file open for writing, whatever runs it. Raises EngineError.
+
+    A copy under an engine that is not configured any more has neither the bot's name nor its command line.
+    """
+    if case.bot.data_file is None:
+        return
+    writers = DataFile.of(case.bot).writers()
+    if writers:
+        who = ", ".join(f"pid {pid}" for pid in writers)
+        raise EngineError(
+            f"{who} has its data file open for writing, perhaps a copy under another engine. End it first."
+        )
+
+
 def _with_environment(case: Case) -> Target:
     """The bot's keys, read at the last moment and never kept."""
     config = case.target.config
+    if not hasattr(config, "env"):
+        return case.target  # an engine's units get theirs from whoever made them
     environment = {**config.env, **leaving.environment_as_left(case)}
     if config.env_file:
         environment |= load_env_file(case.target.home / config.env_file)

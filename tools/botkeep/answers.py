@@ -10,6 +10,7 @@ from .history import clock
 from .ledger import Kind
 from .looking import confirmed_cursor
 from .model import Action, ActionReport, Actor, Fault, Permit, Result, Verdict
+from .overlay import step
 from .untrusted import clean
 
 
@@ -44,7 +45,8 @@ def refused(case: Case, refusal: Permit, verdict: Verdict | None = None) -> Acti
     what = DONE_TO_IT[case.action]
     return case.report(
         Result.REFUSED,
-        f"{case.bot.name} was not {what}: {refusal.reason.rstrip('.')}.{earliest}{until}{may_override(case)}",
+        f"{case.bot.name} was not {what}: {refusal.reason.rstrip('.')}.{earliest}{until}{_step(case, verdict)}"
+        f"{may_override(case)}",
         earliest=refusal.earliest,
         until=refusal.until,
         fault=verdict.fault if verdict else None,
@@ -52,7 +54,18 @@ def refused(case: Case, refusal: Permit, verdict: Verdict | None = None) -> Acti
     )
 
 
-DONE_TO_IT = {Action.START: "started", Action.RESTART: "restarted", Action.RESTORE: "restored"}
+DONE_TO_IT = {
+    Action.START: "started",
+    Action.RESTART: "restarted",
+    Action.RESTORE: "restored",
+    Action.POLL: "told to poll less",
+}
+
+
+def _step(case: Case, verdict: Verdict | None) -> str:
+    """What is done about a rate limit instead: whoever was refused need not look for it."""
+    limited = verdict is not None and Fault.API_RATE_LIMITED in verdict.faults
+    return f" {step(case.bot, case.bench.ledger)}" if limited else ""
 
 
 def may_override(case: Case) -> str:

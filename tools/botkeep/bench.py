@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -86,7 +86,12 @@ class Bench:
 
     def look(self, name: str) -> probe.Seen:
         """One look at one bot."""
-        return probe.look(self.fleet, [name], self.cursor, self.clock(), self.answer_within)[name]
+        return self.look_at([name])[name]
+
+    def look_at(self, names: Sequence[str]) -> dict[str, probe.Seen]:
+        """One look at these bots, side by side."""
+        full = self.playbooks.get(Fault.DISK_FULL).policy.when.free_below
+        return probe.look(self.fleet, names, self.cursor, self.clock(), self.answer_within, full)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -141,6 +141,7 @@ def _login() -> str:
 def _check(asked: Arguments) -> int:
     with _desk(asked) as desk:
         report = desk.check(asked.bots)
+        zone = desk.zone() if report.incidents else UTC
     if asked.json:
         from .results import check_document
 
@@ -148,7 +149,7 @@ def _check(asked: Arguments) -> int:
     else:
         from . import terminal
 
-        _print(*terminal.verdict_lines(report.verdicts, colour=_colour()), *terminal.labelled("mend", report.problems))
+        _print(*terminal.check_lines(report, zone, colour=_colour()))
     return 0 if report.fine else 1
 
 
@@ -263,6 +264,11 @@ def _restart(asked: Arguments) -> int:
 
 def _stop(asked: Arguments) -> int:
     return _each(asked, lambda desk, name: desk.stop(name, asked.reason))
+
+
+def _poll(asked: Arguments) -> int:
+    with _desk(asked) as desk:
+        return _show_actions(asked, [desk.poll(asked.bot, asked.reason, less=asked.how == "less")])
 
 
 def _each(asked: Arguments, deed: Callable[[Desk, str], ActionReport]) -> int:
@@ -417,6 +423,40 @@ def _playbooks(asked: Arguments) -> int:
     return 0
 
 
+def _signatures(asked: Arguments) -> int:
+    from . import signaturelist
+
+    if asked.subcommand == "list":
+        if asked.file is not None:
+            raise UsageError("`botkeep signatures list` takes no file; `botkeep signatures check FILE` tries one.")
+        causes = signaturelist.known_causes(_workspace_if_any(asked), asked.profile)
+        _show_document(asked, causes, signaturelist.cause_lines(causes))
+        return 0
+    if asked.profile is not None:
+        raise UsageError("--profile is for `botkeep signatures list`; an entry of a file says itself what it is for.")
+    own = asked.file is None
+    tried = signaturelist.tested_own(_workspace(asked)) if own else signaturelist.tested_file(asked.file)
+    _show_document(asked, tried, signaturelist.tested_lines(tried))
+    return USED_WRONGLY if tried.mend else 0
+
+
+def _workspace_if_any(asked: Arguments) -> Workspace | None:
+    """The packaged signatures can be listed anywhere; a workspace that was named has to be one."""
+    try:
+        return _workspace(asked)
+    except UsageError:
+        if asked.home or os.environ.get("BOTKEEP_HOME"):
+            raise
+        return None
+
+
+def _show_document(asked: Arguments, document: BaseModel, lines: Iterable[str]) -> None:
+    if asked.json:
+        _print_document(document)
+    else:
+        _print(*lines)
+
+
 def _schedule(asked: Arguments) -> int:
     from .config import load_fleet
     from .schedule import assistant_recipes, crontab_lines, load_schedule
@@ -485,7 +525,7 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             from .fields import closest, show
 
-            what = "command" if action.dest == "command" else action.option_strings[0]
+            what = "command" if action.dest == "command" else (action.option_strings or [action.dest])[0]
             raise UsageError(f"There is no {what} {show(value)}; {closest(str(value), action.choices)}")
 
 
@@ -550,6 +590,15 @@ def _limit(text: str) -> int:
     return int(text)
 
 
+def _profile(text: str) -> str:
+    from .fields import closest, show
+    from .profiles import PROFILES
+
+    if text not in PROFILES:
+        raise argparse.ArgumentTypeError(f"there is no profile {show(text)}; {closest(text, PROFILES)}")
+    return text
+
+
 def _share(text: str) -> float:
     if not re.fullmatch(r"0?\.\d{1,6}|1(\.0)?", text) or not float(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no share; write more than 0 and at most 1, like 0.1")
@@ -577,6 +626,9 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]
     "start": (_start, "start bots that do not run", (ACTED_ON, ALL, REASON, OVERRIDE, JSON)),
     "stop": (_stop, "end every copy of bots, proven", (ACTED_ON, ALL, REASON, JSON)),
     "restart": (_restart, "end every copy of bots and start one", (ACTED_ON, ALL, REASON, OVERRIDE, JSON)),
+    "poll": (_poll, "have a bot ask its exchange less, or as usual again, by the setting that its limits name",
+             (BOT, _arg("how", metavar="less|normal", choices=("less", "normal"), help="less, or normal again"),
+              _arg("reason", metavar="REASON", help="why; for the journal"), JSON)),
     "approve": (_approve, "say yes to an action that a playbook asks a person for",
                 (_arg("id", metavar="ID", help="as the refusal or the journal names it"), JSON)),
     "restore": (_restore, "plan how to mend a damaged data file; with --plan, do it",
@@ -602,6 +654,10 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]
                  _arg("--verify", action="store_true", help="find changed, missing and forged entries"), JSON)),
     "playbooks": (_playbooks, "list the playbooks in force, or print one",
                   (_arg("fault", metavar="FAULT", nargs="?", help="print this one"), JSON)),
+    "signatures": (_signatures, "try your own signatures on their examples, or list every cause that is known",
+                   (_arg("subcommand", choices=("check", "list"), help="check: exit 0 all good, 2 one is not"),
+                    _arg("file", metavar="FILE", nargs="?", type=Path, help="check this one; else the workspace's own"),
+                    _arg("--profile", metavar="NAME", type=_profile, help="list what counts for its bots"), JSON)),
     "schedule": (_schedule, "print crontab lines, and how to have an assistant woken", ()),
     "docs": (_docs, "write the generated tables of this checkout",
              (_arg("--check", action="store_true", help="only say whether they are up to date"),)),

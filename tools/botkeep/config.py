@@ -37,6 +37,7 @@ from .fields import (
 from .formats import FORMATS
 from .formats.base import FormatOptions
 from .formats.columns import ROLES
+from .limits import LimitsConfig, PollingLimit
 from .model import ConfigError, UsageError
 from .profiles import PROFILES
 from .runtimes import RUNTIMES
@@ -208,7 +209,7 @@ class Bot(BaseModel):
     capital: Amount | None = Field(None, gt=0, description="What percent figures are of.")
     currency: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,20}$", description="Of amounts that name none.")
     progress: ProgressConfig | None = None
-    limits: dict[str, Any] = Field({}, description="Settings that may be lowered in trouble.")
+    limits: LimitsConfig = Field(LimitsConfig(), description="Settings that may be changed in trouble, and no other.")
     notify: list[str] = Field([], description="Names of those to tell; never an address.")
     replay: ReplayConfig = Field(ReplayConfig(), description="Where lost trades can be read again.")
     paper: bool = Field(False, description="It trades on paper: no exchange knows its trades.")
@@ -428,6 +429,8 @@ def _parse_entry(raw: dict[str, Any], index: int, places: _Places) -> Bot | str:
         bot = _validate(Bot, raw, loc)
         runtime = _runtime(raw.get("runtime"), (*loc, "runtime"), places)
         _refuse_unknown_kinds(bot, loc)
+        _refuse_deaf_reload(bot, loc)
+        _refuse_no_limit(bot, runtime, loc)
         return bot.model_copy(update={"runtime": runtime, **_placed(bot, loc, places)})
     except _EntryError as flaw:
         return str(flaw)
@@ -458,6 +461,22 @@ def _refuse_unknown_kinds(bot: Bot, loc: Loc) -> None:
             _refuse_unknown(role, ROLES, (*loc, "data_format", "columns"))
     for role in bot.replay.columns:
         _refuse_unknown(role, ROLES, (*loc, "replay", "columns"))
+
+
+def _refuse_deaf_reload(bot: Bot, loc: Loc) -> None:
+    """A reload that nobody could ever ask for would be found out in the middle of a ban."""
+    polling = bot.limits.polling
+    if polling is not None and polling.apply == "reload" and (bot.api is None or bot.api.url is None):
+        text = 'found "reload"; write the "api" with its "url" that is told to reload, or "restart"'
+        raise _EntryError((*loc, "limits", "polling", "apply"), text)
+
+
+def _refuse_no_limit(bot: Bot, runtime: BaseModel | None, loc: Loc) -> None:
+    """A limit that nothing keeps, and so nothing can raise."""
+    kinds = ("docker", "compose")
+    if bot.limits.memory is not None and getattr(runtime, "kind", None) not in kinds:
+        text = f"only the memory limit of a container can be raised; write it for a runtime of {' or '.join(kinds)}"
+        raise _EntryError((*loc, "limits", "memory"), text)
 
 
 def _refuse_unknown(kind: Any, known: Iterable[str], loc: Loc) -> None:
@@ -531,7 +550,19 @@ def _placed(bot: Bot, loc: Loc, places: _Places) -> dict[str, Any]:
     if bot.progress is not None:
         file = places.require(str(bot.progress.file), (*loc, "progress", "file"))
         placed["progress"] = bot.progress.model_copy(update={"file": Path(file)})
+    if bot.limits.polling is not None:
+        polling = _placed_polling(bot.limits.polling, loc, places)
+        placed["limits"] = bot.limits.model_copy(update={"polling": polling})
     return placed
+
+
+def _placed_polling(polling: PollingLimit, loc: Loc, places: _Places) -> PollingLimit:
+    """The same with its file's absolute path: nowhere else, and never in botkeep's own folder, is anything written."""
+    where = (*loc, "limits", "polling", "file")
+    file = places.require(str(polling.file), where)
+    if is_under(file, os.path.join(places.home, STATE)):
+        raise _EntryError(where, f"found {show(str(polling.file))}; {STATE} is botkeep's own, choose another")
+    return polling.model_copy(update={"file": Path(file)})
 
 
 def _shared(bots: Sequence[Bot | str]) -> dict[int, str]:
@@ -539,6 +570,7 @@ def _shared(bots: Sequence[Bot | str]) -> dict[int, str]:
     data: dict[str, list[int]] = {}
     runs: dict[str, list[int]] = {}
     told: dict[str, list[int]] = {}
+    swapped: dict[str, list[int]] = {}
     for index, bot in enumerate(bots):
         if isinstance(bot, str):
             continue
@@ -548,7 +580,10 @@ def _shared(bots: Sequence[Bot | str]) -> dict[int, str]:
             runs.setdefault(_what_runs(bot.runtime), []).append(index)
         for source in _replayed_from(bot):
             told.setdefault(source, []).append(index)
+        if bot.limits.polling is not None:
+            swapped.setdefault(str(bot.limits.polling.file), []).append(index)
     return {
+        **_each_other(swapped, bots, "limits", "its polling file is that of {other} too; give each bot its own"),
         **_each_other(told, bots, "replay", "its trades would be read again from the same log or account as {other}'s, "
                       "and each would get the other's; give each bot its own log, or symbols of its own"),
         **_each_other(runs, bots, "runtime", "it would run the same as {other}, and their processes could not be told "
@@ -587,6 +622,7 @@ def _each_other(groups: dict[str, list[int]], bots: Sequence[Bot | str], key: st
 
 _TELLING = ("key", "secret", "pass", "pwd", "token", "sign", "mnemonic", "seed", "auth", "bearer", "basic", "hooks",
             "-----", "eyj", "@")  # fmt: skip
+_SSH_USER = re.compile(r"=ssh://([A-Za-z0-9_][A-Za-z0-9_.-]{0,63})@")
 _RUNS = re.compile(
     r"[A-Z0-9]{20}|[A-Za-z0-9_-]{35}|(?:gh[opsu]|github_pat|xox[abeprs]|sk|glpat)[-_][A-Za-z0-9_-]{20}"
     r"|(?:[a-z]{3,8}[ ,\t]{1,3}){11}"
@@ -600,6 +636,7 @@ def _refuse_unsafe(raw: dict[str, Any], loc: Loc) -> None:
     if not may_hold_secret("\n".join([text for _, text in texts])):
         return
     for place, text in texts:
+        text = _SSH_USER.sub(r"=ssh://\1 ", text)  # who logs in there is no secret, unless his name looks like one
         kind = _secret_in(text) if may_hold_secret(text) else None
         if kind is not None:
             raise _EntryError(

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from . import probe
+from . import overlay, probe
 from .backups import broken_manifests, snapshots
 from .bench import Bench
 from .config import Bot, BotEntry
@@ -19,6 +19,7 @@ from .envfile import load_env_file
 from .judge import length
 from .ledger import Ledger
 from .model import BotkeepError, DataVerdict, Fault, Instance, LedgerError
+from .programs import profile_of
 from .runtimes import Target
 from .runtimes.process import PASSED_ENVIRONMENT
 from .runtimes.procs import COMM_LENGTH, INTERPRETER, ProcessTable, has_pidfs
@@ -86,7 +87,7 @@ def examine(bench: Bench) -> tuple[DoctorLine, ...]:
     """
     now = bench.clock()
     names = [entry.name for entry in bench.fleet.entries]
-    seen = probe.look(bench.fleet, names, bench.cursor, now, bench.answer_within)
+    seen = bench.look_at(names)
     targets, table = probe.targets(bench.fleet), ProcessTable.read()
     lines: list[DoctorLine] = []
     for entry in bench.fleet.entries:
@@ -114,6 +115,7 @@ def _bot(patient: _Patient) -> Iterator[DoctorLine]:
         _log,
         _progress,
         _endpoint,
+        _polling,
         _money,
         _backup,
         _replay,
@@ -305,6 +307,26 @@ def _endpoint(patient: _Patient) -> Iterator[DoctorLine]:
     if health is not None and not health.ok:
         mend = "Mend the bot's endpoint, or health_endpoint; without one botkeep looks at process, data and log."
         yield patient.line("note", f"has a health endpoint that fails ({health.rule}): {health.text}", mend)
+
+
+def _polling(patient: _Patient) -> Iterator[DoctorLine]:
+    """What would keep a bot from polling less, found before the night in which it has to."""
+    bot, limit = patient.bot, patient.bot.limits.polling
+    if limit is None:
+        return
+    file = overlay.state(bot)
+    if file.missing:
+        mend = f"`botkeep poll {bot.name} normal REASON` makes it; have the bot read it (freqtrade: --config FILE)."
+        yield patient.line("problem", f"cannot be told to poll less: {file.why}.", mend)
+    elif file.level is overlay.Level.UNKNOWN:
+        mend = "Put one of the two into it, or write into bots.json what it should hold."
+        yield patient.line("problem", f"cannot be told to poll less: {file.why}.", mend)
+    elif why := overlay.hindrance(bot):
+        yield patient.line("problem", f"cannot be told to poll less: {why}.", "Mend that, or take the limit away.")
+    profile = profile_of(bot)[0]
+    if limit.apply == "reload" and not hasattr(profile, "reload_config"):
+        what = f"polls less only from its next start on: its profile {profile.NAME} knows no API that reloads."
+        yield patient.line("problem", what, 'Write "apply": "restart", or the "profile" that it is.')
 
 
 def _money(patient: _Patient) -> Iterator[DoctorLine]:

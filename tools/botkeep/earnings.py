@@ -15,7 +15,7 @@ from .formats import FORMATS
 from .formats.columns import number
 from .formats.values import plain_symbol
 from .ledger import Kind, Ledger
-from .model import Action, LedgerError, Result, UsageError
+from .model import Action, LedgerError, Observation, Result, UsageError
 from .pnl import figures, last_prices
 from .pnl_figures import Mark, PnlFigures, UsedRate
 
@@ -34,8 +34,19 @@ class Wish:
     rates: Mapping[tuple[str, str], Mark] = field(default_factory=dict)
 
 
-def earned(bot: Bot, wish: Wish, ledger: Ledger, now: datetime, zone: tzinfo) -> PnlFigures:
-    """One bot's figures. Raises UsageError: no data file, unknown method; BotkeepError: it cannot be read."""
+def live_marks(seen: Observation) -> dict[str, Mark]:
+    """What the bot's own API says its open positions are worth now."""
+    held = seen.program.positions or ()
+    return {one.symbol: Mark(one.price, "its own API", seen.at) for one in held if one.price is not None}
+
+
+def earned(
+    bot: Bot, wish: Wish, ledger: Ledger, now: datetime, zone: tzinfo, live: Mapping[str, Mark] | None = None
+) -> PnlFigures:
+    """One bot's figures. `live`: prices of now, which count less than those of `wish`.
+
+    Raises UsageError: no data file, unknown method; BotkeepError: it cannot be read.
+    """
     if bot.data_file is None:
         raise UsageError(f"{bot.name} has no data_file in config/bots.json: there are no trades to count.")
     table = FORMATS[kind_name(bot)].trades(bot.data_file, options=bot.format_options())
@@ -47,7 +58,7 @@ def earned(bot: Bot, wish: Wish, ledger: Ledger, now: datetime, zone: tzinfo) ->
         method=wish.method,
         capital=bot.capital,
         currency=bot.currency,
-        marks={**last_prices(table, now), **wish.marks},
+        marks={**last_prices(table, now), **(live or {}), **wish.marks},
         rates=wish.rates,
         zone=zone,
     )

@@ -11,6 +11,7 @@ from .model import Action, Actor, Approval, History, Restart, Span, Verdict, Wan
 STARTING_ACTIONS = frozenset({Action.START, Action.RESTART})
 APPROVAL_LASTS = timedelta(hours=1)
 """A person approves what stands now, not whatever may stand tomorrow."""
+MOST_AT_ONCE = 1000
 CLOCK_TRUST = timedelta(hours=2)
 """An entry this far in the future was written by a clock that was wrong; nearer ones may be a step of NTP."""
 
@@ -57,9 +58,20 @@ def _restarts(entries: Sequence[Entry], outcomes: Mapping[str, Entry], now: date
     """Starts that were made or are being made, and those that a restore made at its end."""
     restored = {entry.id for entry in entries if entry.action == Action.RESTORE}
     started = {ref for ref, one in outcomes.items() if one.data.get("started")}
-    for one in _attempts(entries, outcomes, STARTING_ACTIONS | {Action.RESTORE}, now):
-        if one.entry not in restored or one.entry in started:
-            yield one
+    made = [
+        one
+        for one in _attempts(entries, outcomes, STARTING_ACTIONS | {Action.RESTORE}, now)
+        if one.entry not in restored or one.entry in started
+    ]
+    yield from sorted([*made, *_by_an_engine(entries)], key=lambda one: one.at)
+
+
+def _by_an_engine(entries: Sequence[Entry]) -> Iterable[Restart]:
+    """What Docker or a supervisor restarted by itself: each is one, however few looks saw them."""
+    for entry in entries:
+        if entry.kind is Kind.OUTCOME and entry.actor == Actor.ENGINE:
+            one = Restart(at=entry.at, entry=entry.id, actor=Actor.ENGINE, after_fault=True, ok=True)
+            yield from [one] * min(int(entry.data.get("times", 1)), MOST_AT_ONCE)
 
 
 def _attempts(

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from .history import clock
 from .model import (
     FAULT_ORDER,
+    Actor,
     Cause,
     CauseClass,
     DataVerdict,
@@ -142,8 +143,9 @@ def _notes(seen: Observation) -> tuple[str, ...]:
     """What a person should know and nothing is done about: an odd but sound data file, an API that cannot be asked."""
     sound = seen.data is not None and seen.data.verdict in (DataVerdict.OK, DataVerdict.REPLACED)
     odd = [f"Its data file ({one.rule}): {one.text}" for one in seen.data.findings] if seen.data and sound else []
+    engine = seen.runtime.notes
     unusable = [f"Its API says nothing that can be used: {seen.program.api}"] if seen.program.api else []
-    return (*odd, *unusable, *seen.program.notes)
+    return (*odd, *engine, *unusable, *seen.program.notes)
 
 
 def _up(look: _Look, status: Status) -> bool | None:
@@ -156,7 +158,8 @@ def _up(look: _Look, status: Status) -> bool | None:
 def _healthy(look: _Look) -> str:
     instance = look.seen.runtime.instances[0]
     since = f" since {clock(instance.started_at)}" if instance.started_at else ""
-    adopted = "" if instance.ours else ", adopted: botkeep did not start it, so its exit will not be known"
+    known = instance.ours or instance.kept_by
+    adopted = "" if known else ", adopted: botkeep did not start it, so its exit will not be known"
     stopped = f"; the last word was: {look.history.wanted_by}" if look.history.wanted is Wanted.DOWN else ""
     return f"{look.seen.bot} runs{since} (pid {instance.pid}{adopted}){stopped}{_state(look.seen.program)}."
 
@@ -209,13 +212,16 @@ def _down_since(look: _Look) -> datetime:
 
 def _evidence(look: _Look) -> Iterable[Evidence]:
     yield from _duplicated(look)
+    yield from _another_copy(look)
     yield from _trading_too_often(look)
     yield from _from_the_log(look)
     yield from _disk(look)
     yield from _data(look)
+    yield from _looping(look)
     yield from _down(look)
     if look.alive:
         yield from _hung(look)
+        yield from _blind(look)
         yield from _endpoint(look)
         yield from _stale(look)
 
@@ -226,6 +232,19 @@ def _duplicated(look: _Look) -> Iterable[Evidence]:
         which = ", ".join(f"pid {one.pid} ({_origin(one)})" for one in instances)
         text = f"{look.seen.bot} runs {len(instances)} times: {which}."
         yield Evidence(Fault.BOT_DUPLICATED, "instances", True, text, "|".join(one.key for one in instances))
+
+
+def _another_copy(look: _Look) -> Iterable[Evidence]:
+    """A copy that the runtime cannot end: it says in this bot's log, or on its port, that it is this bot."""
+    known = {pid for one in look.seen.runtime.instances for pid in one.members}
+    others = [pid for pid in look.seen.program.others if pid not in known]
+    if others:
+        which = ", ".join(f"pid {pid}" for pid in others)
+        text = f"{look.seen.bot} has another copy, {which}, which botkeep neither started nor finds by its command."
+        yield Evidence(Fault.BOT_DUPLICATED, ANOTHER_COPY, False, text, which)
+
+
+ANOTHER_COPY = "another-copy"
 
 
 def _origin(instance: Instance) -> str:
@@ -312,19 +331,32 @@ def _damage_key(data: Inspection, finding: Finding) -> str:
     return f"{where}:{finding.offset}:{finding.text}"
 
 
+def _looping(look: _Look) -> Iterable[Evidence]:
+    """An engine restarts a bot that dies again and again, and calls it running."""
+    when, bot = look.policy(Fault.BOT_CRASH_LOOPING).when, look.seen.bot
+    word = look.seen.runtime.giving_up
+    if word:
+        yield Evidence(Fault.BOT_CRASH_LOOPING, "engine", True, f"{bot} is not kept up any more: {word}.", word)
+    own = [one for one in look.history.restarts if one.actor is Actor.ENGINE and look.now - one.at <= when.within]
+    if len(own) >= when.restarts:
+        text = f"{bot} was restarted {len(own)} times by its engine since {clock(own[0].at)}."
+        yield Evidence(Fault.BOT_CRASH_LOOPING, "engine-restart-loop", True, text)
+
+
 def _down(look: _Look) -> Iterable[Evidence]:
     if look.alive:
         return
     bot, ended = look.seen.bot, look.ended
     if ended is not None and ended.out_of_memory:
         text = f"{bot} was killed by the kernel for lack of memory{_peak(ended)}."
-        yield Evidence(Fault.OUT_OF_MEMORY, "kernel", True, text)
+        yield Evidence(Fault.OUT_OF_MEMORY, "kernel-oom", True, text)
     when = look.policy(Fault.BOT_CRASH_LOOPING).when
     recent = [one for one in look.history.restarts if one.after_fault and look.now - one.at <= when.within]
     if len(recent) >= when.restarts:
         text = f"{bot} was started {len(recent)} times since {clock(recent[0].at)} and is down again."
         yield Evidence(Fault.BOT_CRASH_LOOPING, "restarts", True, text)
-    yield Evidence(Fault.BOT_NOT_RUNNING, "no-instance", True, f"{bot} is not running: {how_it_ended(ended)}.")
+    rule = "silent-exit" if ended and ended.code and not look.seen.causes else "no-instance"
+    yield Evidence(Fault.BOT_NOT_RUNNING, rule, True, f"{bot} is not running: {how_it_ended(ended)}.")
 
 
 def how_it_ended(ended: Exit | None) -> str:
@@ -442,6 +474,13 @@ def length(span: timedelta | None) -> str:
     return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _blind(look: _Look) -> Iterable[Evidence]:
+    """Green, and without data: its loop goes on, its API answers, and its candles stand still."""
+    if look.seen.program.blind and not _waits_for_an_exchange(look):
+        text = f"{look.seen.bot} is blind: {look.seen.program.blind}."
+        yield Evidence(Fault.BOT_IMPAIRED, "no-fresh-data", False, text, "no-fresh-data")
+
+
 def _endpoint(look: _Look) -> Iterable[Evidence]:
     health, program = look.seen.health, look.seen.program
     if _just_started(look):
@@ -449,6 +488,9 @@ def _endpoint(look: _Look) -> Iterable[Evidence]:
     if health is not None and not health.ok:
         text = f"{look.seen.bot}'s health endpoint fails ({health.rule}): {health.text}"
         yield Evidence(Fault.HEALTH_ENDPOINT_FAILING, health.rule, health.certain, text, health.rule)
+    elif (own := look.seen.runtime.health) is not None and not own.ok:
+        text = f"{look.seen.bot}'s health check fails, says its engine ({own.rule}): {own.text}"
+        yield Evidence(Fault.HEALTH_ENDPOINT_FAILING, own.rule, own.certain, text, own.rule)
     elif health is None and program.api_rule in API_GONE:
         text = f"{look.seen.bot}'s API fails ({program.api_rule}): {program.api}"
         yield Evidence(Fault.HEALTH_ENDPOINT_FAILING, program.api_rule, False, text, program.api_rule)

@@ -28,7 +28,16 @@ _SYSLOG = rb"""(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) {1,2}(\d{1,2}) 
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 
 _PLAIN = re.compile(_BEFORE + rb"(?:" + _DATE + rb"|" + _EPOCH + rb"|" + _SYSLOG + rb")")
+# What a program's own lines begin with. Stricter: a number or an indented date may begin any line of a message.
+_BEGINS = re.compile(rb"\A(?:\x1b\[[\d;]{0,12}m){0,4}\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 _JSON = _JSON_KEY + rb"(?:" + _DATE + rb"|" + _EPOCH + rb")"
+
+
+def begins_with_date(line: bytes) -> bool:
+    """Whether a line begins with a whole date and time, or is a JSON object that tells one."""
+    if line[:1] == b"{":
+        return re.match(_JSON, line[:JSON_LOOK_AT]) is not None
+    return _BEGINS.match(line) is not None
 
 
 class LineClock:
@@ -38,6 +47,9 @@ class LineClock:
         """`zone`: of dates that name none (`Europe/Lisbon`); one that this machine does not know counts as UTC."""
         self.now = now
         self.zone: tzinfo = _zone(zone)
+        self._minute: list[int] = []
+        self._begins = (0.0, 0.0)
+        """Of the newest line: mostly the next one has the same."""
 
     def read(self, line: bytes, after: float | None = None) -> float | None:
         """When the line says that it was written; None if it does not say.
@@ -57,6 +69,11 @@ class LineClock:
         except (ValueError, OverflowError):  # 2026-02-31, 25:61:00, the year 0
             return None
 
+    def read_at(self, data: bytes, start: int, after: float | None = None) -> float | None:
+        """As `read`, of the line that begins at `start`."""
+        end = data.find(b"\n", start, start + JSON_LOOK_AT)
+        return self.read(data[start : end if end >= 0 else start + JSON_LOOK_AT], after)
+
     def _dated(self, parts: tuple[bytes | None, ...], after: float | None) -> float:
         whole = [int(part or 0) for part in parts[:6]]
         fraction = float(b"0." + (parts[6] or b"0"))
@@ -67,16 +84,23 @@ class LineClock:
 
     def _local(self, whole: list[int], after: float | None) -> float:
         """Of an hour that occurs twice: the first, unless earlier lines have passed it or there are none."""
-        first = datetime(*whole, tzinfo=self.zone)  # type: ignore[arg-type, misc]
-        early = first.timestamp()
-        if self.zone is UTC:
-            return early
-        late = first.replace(fold=1).timestamp()
+        *minute, second = whole
+        if not 0 <= second < 60:
+            raise ValueError("a minute has sixty seconds")
+        if minute != self._minute:
+            self._minute, self._begins = minute, self._both(minute)
+        early, late = (one + second for one in self._begins)
         if late <= early:
             return early
         if after is None:
             return late if late <= self.now + AHEAD else early
         return early if early >= after - BACKWARDS else late
+
+    def _both(self, minute: list[int]) -> tuple[float, float]:
+        """When a minute began, the first and the second time; mostly it has but one."""
+        first = datetime(*minute, tzinfo=self.zone)  # type: ignore[arg-type, misc]
+        early = first.timestamp()
+        return (early, early) if self.zone is UTC else (early, first.replace(fold=1).timestamp())
 
     def _syslog(self, parts: tuple[bytes | None, ...], after: float | None) -> float:
         """No year in it: the last such day that is not ahead of now."""

@@ -12,7 +12,9 @@ from .results import (
     BotVerdict,
     Document,
     PlaybookDocument,
+    SharedTrouble,
     action_document,
+    incident_document,
     moment,
     plain,
     playbook_document,
@@ -120,6 +122,7 @@ class Round(Document):
     actions: list[ActionDocument]
     backups: tuple[ActionDocument, ...] = ()
     alerts: tuple[str, ...] = ()
+    incidents: tuple[SharedTrouble, ...] = ()
     bots: list[BotVerdict]
     due: tuple[Task, ...] = ()
     missed: tuple[MissedTimes, ...] = ()
@@ -134,6 +137,7 @@ def round_document(report: RoundReport) -> Round:
         actions=[action_document(one) for one in report.actions],
         backups=[action_document(one) for one in report.backups],
         alerts=[plain(one.sentence) for one in report.alerts],
+        incidents=[incident_document(one) for one in report.incidents],
         bots=[verdict_document(one) for one in report.verdicts],
         due=[Task(task=one.task, scheduled=stamp(one.scheduled)) for one in report.due],
         missed=[

@@ -19,8 +19,10 @@ from .model import BotkeepError
 
 FIRST_READ = 256 * 1024
 """Bytes of an unknown log that are looked at."""
-CATCH_UP = 8 * 1024 * 1024
-"""Bytes of new lines that one look reads; of more, the newest."""
+CATCH_UP = 128 * 1024 * 1024
+"""Bytes of new lines that one look reads; of more, the newest. A third of a second, if few of them mean anything."""
+IN_A_HURRY = 4 * 1024 * 1024
+"""Bytes before the end that are still read once a look has taken long."""
 LINE_LIMIT = 64 * 1024
 """Bytes of a line that count; the rest of it is skipped."""
 CHUNK = 256 * 1024
@@ -42,6 +44,13 @@ class Position(NamedTuple):
     """Checksum of the bytes before `offset`: a file that was cut and has grown again does not have them."""
     skipping: bool = False
     """`offset` is inside a line that was too long."""
+    back: int = 0
+    """Bytes before `offset` that are to be read again, with what follows them."""
+
+    @property
+    def begin(self) -> int:
+        """The first byte to read."""
+        return self.offset - self.back
 
 
 class Block(NamedTuple):
@@ -52,6 +61,11 @@ class Block(NamedTuple):
     """Of the first byte, in its file."""
     older: bool = False
     """From the rotated predecessor of the log."""
+
+    @property
+    def end(self) -> int:
+        """The byte after the last, in its file."""
+        return self.offset + len(self.data)
 
 
 class OpenLog(NamedTuple):
@@ -130,8 +144,9 @@ class Reading:
         self.rotated = position is not None and not self._same_file(position)
         self.rest = b""
         """The last line, if nothing ended it yet."""
+        self._hurried = False
         self._before = position
-        self._offset = 0 if position is None or self.rotated else position.offset
+        self._offset = 0 if position is None or self.rotated else position.begin
         self._skipping = bool(position and position.skipping and not self.rotated)
 
     def _same_file(self, position: Position) -> bool:
@@ -143,11 +158,31 @@ class Reading:
         self._jump(self.log, FIRST_READ if self.first else CATCH_UP)
         yield from self._blocks(self.log, older=False)
 
-    @property
-    def position(self) -> Position:
-        """Where the next look goes on."""
+    def position(self, back: int = 0) -> Position:
+        """Where the next look goes on: at the unfinished last line, or `back` bytes before it."""
         offset = self._offset
-        return Position(self.log.dev, self.log.ino, offset, self.log.anchor(offset), self._skipping)
+        return Position(self.log.dev, self.log.ino, offset, self.log.anchor(offset), self._skipping, back)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether what follows the position can be read: in the log, or after a rotation in its predecessor."""
+        if not self.rotated or self._before is None:
+            return True
+        with suppress(LogError), open_log(self._predecessor) as older:
+            return older.continues(self._before)
+        return False
+
+    @property
+    def _predecessor(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.1")
+
+    def has_more_than(self, size: int | None) -> bool:
+        """Whether there may be something new: the log is not as it was with `size` bytes."""
+        return self.first or self.rotated or size != self.log.size
+
+    def hurry(self) -> None:
+        """Pass over all but the last 4 MiB: these lines take longer than lines do."""
+        self._hurried = True
 
     @property
     def rest_offset(self) -> int:
@@ -159,9 +194,9 @@ class Reading:
 
         The predecessor is the same file under another name, or a copy of it when the log is cut in place.
         """
-        with suppress(LogError), open_log(self.path.with_name(f"{self.path.name}.1")) as older:
+        with suppress(LogError), open_log(self._predecessor) as older:
             if older.continues(position):
-                self._offset, self._skipping = position.offset, position.skipping
+                self._offset, self._skipping = position.begin, position.skipping
                 self._jump(older, CATCH_UP)
                 yield from self._blocks(older, older=True)
                 if self.rest:
@@ -189,6 +224,10 @@ class Reading:
             if cut:
                 yield Block(data[:cut], self._offset, older)
                 self._offset += cut
+                if self._hurried and log.size - IN_A_HURRY > place:
+                    self._jump(log, IN_A_HURRY)
+                    self.rest, place = b"", self._offset
+                    continue
             if len(self.rest) > LINE_LIMIT:
                 yield Block(self.rest[:LINE_LIMIT] + b"\n", self._offset, older)
                 self._offset, self._skipping, self.rest = place, True, b""

@@ -87,6 +87,7 @@ class Action(StrEnum):
     RESTART = "restart"
     RESTORE = "restore"
     BACKUP = "backup"
+    POLL = "poll"
     ALERT = "alert"
     NOTE = "note"
     APPROVE = "approve"
@@ -98,6 +99,8 @@ class Actor(StrEnum):
     ASSISTANT = "assistant"
     PERSON = "person"
     ROUND = "round"
+    ENGINE = "engine"
+    """Nobody asked: Docker, supervisord or another engine restarted the bot by itself."""
 
 
 class InstanceState(StrEnum):
@@ -125,6 +128,8 @@ class Instance:
     rss_bytes: int | None = None
     entry: str | None = None
     """The ledger entry (intent) that started it."""
+    kept_by: str = ""
+    """The engine that runs it, and knows how it ends: docker, supervisord, ... Empty: a plain process."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,16 @@ class RuntimeLook:
     error: str | None = None
     command_seen: str | None = None
     """The command line of a copy that is running, for `doctor`. Redacted."""
+    restarts: int | None = None
+    """How often the engine itself restarted the bot since it made the unit; None: it does not count."""
+    starts: tuple[datetime, ...] = ()
+    """When it started the bot, as far back as it tells; ours are among them."""
+    giving_up: str = ""
+    """What the engine says of a bot that it starts again and again, or does not start any more: BACKOFF, FATAL, ..."""
+    health: HealthLook | None = None
+    """What the engine's own health check says; None: there is none."""
+    notes: tuple[str, ...] = ()
+    """Sentences for a person: a restart policy that will surprise, settings that wait for a new container."""
 
 
 @dataclass(frozen=True)
@@ -313,6 +328,8 @@ class LogLook:
     """Why the log could not be read: one sentence."""
     skipped: int = 0
     """Bytes of new lines that were too many for this look and are not known."""
+    slow: tuple[str, ...] = ()
+    """Ids of patterns that took so long that they were left out of the rest of this look."""
 
 
 @dataclass(frozen=True)
@@ -353,6 +370,8 @@ class ProgramLook:
     """The usual distance; None: the program has none, it is switched off, or too few were seen."""
     others: tuple[int, ...] = ()
     """Pids that said in this bot's log that they are this bot, live, and are none of its instances."""
+    blind: str = ""
+    """What says that it gets no fresh data for any of its markets: a clause. Empty: nothing does."""
     open_trades: int | None = None
     positions: tuple[LivePosition, ...] | None = None
     """None: nobody can say; empty: none are open."""
@@ -441,8 +460,8 @@ class HostLook:
     """How many processes the kernel ended for lack of memory since then; the machine's own count."""
     kills: tuple[OomKill, ...] = ()
     """The newest last. Only an examination reads the kernel's log."""
-    unknown: tuple[str, ...] = ()
-    """What was asked and nobody here may say: sentences."""
+    notes: tuple[str, ...] = ()
+    """What else was found out, or nobody may say: sentences."""
 
 
 @dataclass(frozen=True)
@@ -654,8 +673,8 @@ class Diagnosis:
     """The sentence of the incident that this bot shares with others."""
     log_part: str = ""
     """Which part of a large log was read: `the last 256 KiB of 5.0 GB`. Empty: all of it."""
-    unknown: tuple[str, ...] = ()
-    """What could not be found out about this machine: sentences."""
+    notes: tuple[str, ...] = ()
+    """What else is known of this machine, or could not be found out: sentences."""
 
 
 @dataclass(frozen=True)

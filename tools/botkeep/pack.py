@@ -91,9 +91,59 @@ EXAMPLE_BOTS: dict[str, Any] = {
             "runtime": {"kind": "process", "command": ["python", "btc_v1_bot.py"], "cwd": "bots"},
             "profile": "plain",
             "progress": {"file": "data/btc.alive", "every": "2m"},
-            "limits": {"poll_seconds": 30},
+            "limits": {
+                "polling": {
+                    "file": "bots/btc-polling.json",
+                    "normal": {"poll_seconds": 5},
+                    "reduced": {"poll_seconds": 60},
+                    "apply": "watched",
+                }
+            },
             "restart_every": "1d",
             "timezone": "Europe/Lisbon",
+        },
+        {
+            "name": "freqtrade",
+            "type": "spot",
+            "runtime": {
+                "kind": "process",
+                "command": [
+                    "/srv/bots/ft/.venv/bin/freqtrade",
+                    "trade",
+                    "--config",
+                    "user_data/config.json",
+                    "--config",
+                    "user_data/polling.json",
+                    "--strategy",
+                    "SampleStrategy",
+                    "--logfile",
+                    "user_data/logs/freqtrade.log",
+                ],
+                "cwd": "/srv/bots/ft",
+                "env_file": "freqtrade.env",
+            },
+            "data_file": "/srv/bots/ft/tradesv3.sqlite",
+            "log_file": "/srv/bots/ft/user_data/logs/freqtrade.log",
+            "api": {
+                "url": "http://127.0.0.1:8080",
+                "username_env": "FREQTRADE__API_SERVER__USERNAME",
+                "password_env": "FREQTRADE__API_SERVER__PASSWORD",
+            },
+            "limits": {
+                "polling": {
+                    "file": "/srv/bots/ft/user_data/polling.json",
+                    "normal": {"internals": {"process_throttle_secs": 5}},
+                    "reduced": {"internals": {"process_throttle_secs": 30}},
+                    "apply": "reload",
+                }
+            },
+            "replay": {
+                "exchange": {
+                    "id": "binance",
+                    "api_key_env": "FREQTRADE__EXCHANGE__KEY",
+                    "secret_env": "FREQTRADE__EXCHANGE__SECRET",
+                }
+            },
         },
         {
             "name": "hummingbot-mm",

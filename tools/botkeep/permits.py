@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from .history import clock, in_a_row
-from .judge import length
+from .judge import ANOTHER_COPY, length
 from .model import Action, Cause, CauseClass, Fault, History, Permit, Restart, Status, Verdict
 from .playbooks import Playbooks, Policy
 
@@ -80,6 +80,9 @@ def _forbidden(action: Action, verdict: Verdict, playbooks: Playbooks, now: date
         if allowing or verdict.status is Status.STOPPED:
             return None  # of a bot that is stopped on purpose only the plan looked at the file: it is the evidence
         return Permit(False, f"no fault of {verdict.bot} allows a restore", None, "its data is damaged", playbook=None)
+    copy = next((one for one in verdict.evidence if one.rule == ANOTHER_COPY), None)
+    if copy:
+        return Permit(False, copy.text, None, "a person has ended that copy", playbook=Fault.BOT_DUPLICATED.value)
     if _several(verdict):
         return None  # two copies trade: bringing them back to one is worth more than what else may be wrong
     for fault in verdict.faults:
@@ -101,8 +104,8 @@ def _binds(cause: Cause, verdict: Verdict, now: datetime) -> bool:
     more, or fail where the bot still holds its positions. One that is down is started by its back-off: whether the
     exchange is there again, the start itself shows. A frozen bot waits for nobody.
     """
-    if cause.fault is Fault.BOT_DUPLICATED and verdict.instance is None:
-        return False  # a port that was taken when it started may be free by now
+    if cause.fault in (Fault.BOT_DUPLICATED, Fault.BOT_IMPAIRED) and verdict.instance is None:
+        return False  # a port may be free by now; and one position that cannot be closed must not keep the others down
     if cause.klass in (CauseClass.STOP, CauseClass.REPAIR):
         return True
     if cause.until is not None:

@@ -136,11 +136,15 @@ class WhenDiskFull(BaseModel):
 
 
 class WhenRateLimited(BaseModel):
-    """How long after its newest such log line a bot counts as waiting, where the exchange names no end."""
+    """How long after its newest such log line a bot counts as waiting, where the exchange names no end.
+
+    `calm`: how long after it a bot may be told to read its settings again, which asks the exchange for everything.
+    """
 
     model_config = STRICT
 
     wait: PositiveDuration
+    calm: PositiveDuration = timedelta(minutes=2)
 
 
 class WhenEndpointFailing(BaseModel):
@@ -203,7 +207,7 @@ class Policy(BaseModel):
 
     fault: Fault
     severity: Literal["critical", "warning", "info"]
-    actions: tuple[Literal["restart_bot", "restore_data"], ...]
+    actions: tuple[Literal["restart_bot", "restore_data", "poll_less"], ...]
     when: Any
     """The model of `WHEN` for this fault."""
     mode: Literal["auto", "ask"]

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import deaths, diagnose, health, progress
+from . import deaths, diagnose, health, host, progress
 from .config import Bot, BotEntry, Fleet
 from .datafile import kind_name
 from .formats import FORMATS
@@ -29,10 +29,13 @@ from .model import (
 )
 from .openfiles import open_writers
 from .profiles import Profile, Subject
+from .profiles.workspace_signatures import signatures_for
 from .programs import kin_of, profile_of, subject_of
 from .runtimes import RUNTIMES, Runtime, Target
 from .runtimes.base import rivals
 from .runtimes.procs import Command, ProcessTable
+from .what_changed import remember_versions
+from .workspace import Workspace
 
 Cursor = dict[str, Any]
 ReadCursor = Callable[[str, str], Cursor | None]
@@ -54,7 +57,11 @@ class Seen:
 
 def runtime_of(bot: Bot) -> Runtime:
     """The runtime that starts and stops the bot, or the one that can at least see it."""
-    return RUNTIMES[bot.runtime.kind if bot.runtime else WATCHING_RUNTIME]
+    return RUNTIMES[_kind(bot)]
+
+
+def _kind(bot: Bot) -> str:
+    return bot.runtime.kind if bot.runtime else WATCHING_RUNTIME
 
 
 def targets(fleet: Fleet) -> dict[str, Target]:
@@ -97,6 +104,8 @@ class _Look:
     runtime: RuntimeLook
     profile: Profile
     why: str
+    path: Path | None = None
+    """Of its log."""
     log: LogLook | None = None
     problem: str = ""
     """Why its files cannot be read."""
@@ -105,40 +114,66 @@ class _Look:
 
 
 def look(
-    fleet: Fleet, names: Iterable[str], cursor: ReadCursor, now: datetime, answer_within: float
+    fleet: Fleet,
+    names: Iterable[str],
+    cursor: ReadCursor,
+    now: datetime,
+    answer_within: float,
+    free_below: int = host.FREE_BELOW,
 ) -> dict[str, Seen]:
     """Look at these bots: one pass over the process table for all, endpoints and APIs asked side by side.
 
-    `answer_within`: seconds, in all, that a health endpoint may take, and a bot's API.
+    `answer_within`: seconds, in all, that a health endpoint may take, and a bot's API. `free_below`: bytes of disk that
+    count as full.
     """
     table = ProcessTable.read()
     known = targets(fleet)
     entries = [fleet.get(name) for name in names]
-    looks = {entry.name: _begin(entry, entry.bot, known, table) for entry in entries if entry.bot}
+    runtimes = _ask_runtimes([entry.bot for entry in entries if entry.bot], known, table)
+    looks = {one.name: _begin(one, one.bot, known[one.name], runtimes[one.name]) for one in entries if one.bot}
     for one in looks.values():
         _read_log(one, cursor, now)
     _ask(list(looks.values()), fleet, cursor, now, answer_within)
-    around = _Around(fleet, cursor, now)
+    around = _Around(fleet, cursor, now, _look_at_machine(list(looks.values()), now, free_below))
     return {entry.name: around.finish(looks[entry.name]) if entry.bot else _broken(entry, now) for entry in entries}
+
+
+def _look_at_machine(looks: Sequence[_Look], now: datetime, free_below: int) -> HostLook:
+    folders = {one.bot.data_file.parent if one.bot.data_file else one.target.home for one in looks}
+    return host.look(folders, now, logs=[one.log for one in looks], free_below=free_below)
 
 
 def _broken(entry: BotEntry, now: datetime) -> Seen:
     return Seen(Observation(bot=entry.name, at=now, config_error=entry.problem or "its entry is broken"))
 
 
-def _begin(entry: BotEntry, bot: Bot, known: dict[str, Target], table: ProcessTable) -> _Look:
-    target = known[bot.name]
+def _begin(entry: BotEntry, bot: Bot, target: Target, runtime: RuntimeLook) -> _Look:
     profile, why = profile_of(bot)
-    return _Look(entry, bot, target, _ask_runtime(bot, target, table), profile, why)
+    return _Look(entry, bot, target, runtime, profile, why)
 
 
-def _ask_runtime(bot: Bot, target: Target, table: ProcessTable) -> RuntimeLook:
-    if bot.runtime is None and not bot.process_name:
-        return RuntimeLook(error="neither process_name nor runtime is configured, so nothing says how to find it.")
-    try:
-        return runtime_of(bot).look(target, table)
-    except (EngineError, OSError) as error:
-        return RuntimeLook(error=str(error))
+def _ask_runtimes(bots: Sequence[Bot], known: Mapping[str, Target], table: ProcessTable) -> dict[str, RuntimeLook]:
+    """Each engine is asked once, whatever the number of its bots; several side by side."""
+    groups: dict[str, list[Target]] = {}
+    found: dict[str, RuntimeLook] = {}
+    for bot in bots:
+        if bot.runtime is None and not bot.process_name:
+            found[bot.name] = RuntimeLook(error=NOT_FOUND_BY)
+        else:
+            groups.setdefault(_kind(bot), []).append(known[bot.name])
+    if len(groups) < 2:
+        for kind, targets in groups.items():
+            found |= RUNTIMES[kind].survey(targets, table)
+        return found
+    from concurrent.futures import ThreadPoolExecutor  # it loads logging: a fleet of one engine does not wait
+
+    with ThreadPoolExecutor(len(groups)) as pool:
+        for looks in pool.map(lambda kind: RUNTIMES[kind].survey(groups[kind], table), groups):
+            found |= looks
+    return found
+
+
+NOT_FOUND_BY = "neither process_name nor runtime is configured, so nothing says how to find it."
 
 
 # ---------------------------------------------------------------------------------------------------- asked
@@ -198,8 +233,7 @@ def _see_program(one: _Look, fleet: Fleet, cursor: Cursor | None, now: datetime,
 
 
 def _subject(one: _Look, fleet: Fleet, cursor: Cursor | None, now: datetime, seconds: float) -> Subject:
-    path = log_file(one.bot, one.target)
-    return subject_of(one.bot, fleet, one.runtime, one.log, now, cursor=cursor, log_file=path, seconds=seconds)
+    return subject_of(one.bot, fleet, one.runtime, one.log, now, cursor=cursor, log_file=one.path, seconds=seconds)
 
 
 # ---------------------------------------------------------------------------------------------------- one bot
@@ -228,6 +262,7 @@ class _Around:
         except OSError as error:  # a disk that fails under one bot's files is that bot's verdict
             return Seen(Observation(bot=name, at=now, runtime=RuntimeLook(error=_unreadable(error))))
         data_seen = _with_lost_and_changed(data, compared, self.cursor(name, "changed"))
+        one.program = _with_versions(one, self.cursor(name, "program"), now)
         cursors = {
             "data": data.cursor if data else None,
             "log": one.log.cursor if one.log else None,
@@ -258,6 +293,13 @@ class _Around:
             marks=log.marks if log else {},
             host=self.host,
         )
+
+
+def _with_versions(one: _Look, kept: Cursor | None, now: datetime) -> ProgramLook:
+    """Which versions the bot names, and named before, beside what its profile remembers."""
+    program, marks = one.program, one.log.marks if one.log else {}
+    known = remember_versions((kept or {}).get("versions"), marks, program.version, now)
+    return replace(program, cursor={**program.cursor, "versions": known}) if known else program
 
 
 HOLDING = "holding"
@@ -324,8 +366,8 @@ def _look_at_data(bot: Bot, runtime: RuntimeLook, cursor: Cursor | None, now: da
 
 
 def log_file(bot: Bot, target: Target) -> Path | None:
-    """The log to read: the configured one, else the output of a bot that botkeep starts."""
-    return bot.log_file or (target.log_path if bot.runtime else None)
+    """The log to read: the configured one, else its output, as its runtime keeps it. Raises EngineError."""
+    return bot.log_file or (runtime_of(bot).log(target) if bot.runtime else None)
 
 
 def last_words(bot: Bot, target: Target) -> Path | None:
@@ -335,10 +377,16 @@ def last_words(bot: Bot, target: Target) -> Path | None:
 
 
 def _read_log(one: _Look, cursor: ReadCursor, now: datetime) -> None:
-    path = log_file(one.bot, one.target)
+    runtime = one.runtime
+    if runtime.error:
+        return
+    try:
+        path = one.path = log_file(one.bot, one.target)
+    except EngineError as error:
+        one.runtime = RuntimeLook(error=str(error))
+        return
     if path is None:
         return
-    runtime = one.runtime
     ended = runtime.exit.at if runtime.exit and not runtime.instances else None
     started = [instance.started_at for instance in runtime.instances if instance.started_at]
     try:
@@ -347,18 +395,12 @@ def _read_log(one: _Look, cursor: ReadCursor, now: datetime) -> None:
             cursor=cursor(one.bot.name, "log"),
             now=ended or now,
             zone=one.bot.timezone,
-            signatures=one.profile.signatures(),
-            run_offset=run_offset(one.bot, one.target) if path == one.target.log_path else None,
+            catalogue=lambda: signatures_for(Workspace(one.target.home), one.bot.name, one.profile)[0],
+            run_offset=runtime_of(one.bot).run_offset(one.target) if path == one.target.log_path else None,
             run_started=max(started, default=None),
         )
     except OSError as error:
         one.problem = _unreadable(error)
-
-
-def run_offset(bot: Bot, target: Target) -> int | None:
-    """Where the newest run's lines begin in the bot's own output, if its runtime knows."""
-    find = getattr(runtime_of(bot), "run_offset", None)
-    return find(target) if find else None
 
 
 def _disk_free(bot: Bot, target: Target, known: dict[int, int]) -> int | None:

@@ -74,7 +74,7 @@ def subject_of(
     log_file: Path | None = None,
     seconds: float = 3.0,
 ) -> Subject:
-    """The bot as its profile needs it. `seconds`: that its API may take, in all."""
+    """The bot as its profile needs it. `seconds`: that its API may take, in all, unless it needs more."""
     home = fleet.workspace.home
     return Subject(
         bot=bot.name,
@@ -89,9 +89,24 @@ def subject_of(
         settings=bot.api,
         secret=_secrets(bot, home),
         cursor=cursor or {},
-        seconds=seconds,
+        seconds=patience(bot, seconds),
         allowed_hosts=frozenset(fleet.allowed_hosts),
     )
+
+
+HBOT_SECONDS = 7.5
+"""`hbot status` itself waits five for an engine that does not answer."""
+MQTT_SECONDS = 12.0
+"""A heartbeat comes every ten."""
+BOTH_SECONDS = 14.0
+"""Two looks and the pause between them have to fit into one call."""
+
+
+def patience(bot: Bot, seconds: float) -> float:
+    """How long a look may ask the bot's API: as its playbook says, or as long as the way to ask it needs at least."""
+    hbot, mqtt = bool(bot.api and bot.api.hbot), bool(bot.api and bot.api.mqtt)
+    needed = BOTH_SECONDS if hbot and mqtt else MQTT_SECONDS if mqtt else HBOT_SECONDS if hbot else 0.0
+    return max(seconds, needed)
 
 
 def environment_of(bot: Bot, home: Path) -> Mapping[str, str]:

@@ -366,7 +366,7 @@ def _open_questions(entries: Iterable[Entry], now: datetime) -> dict[tuple[str, 
     return {
         (entry.bot or "", str(entry.data.get("fault", ""))): entry.id
         for entry in recent
-        if entry.kind is Kind.ASK and entry.id not in answered
+        if entry.kind is Kind.ASK and entry.id not in answered and entry.action != Action.POLL
     }
 
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import act, alerts, deaths, diagnose, probe, reconcile, settling
+from . import act, alerts, deaths, diagnose, host, polling, probe, reconcile, settling, together
 from . import history as past
-from .bench import HISTORY_REACHES, Bench
+from .bench import Bench
 from .config import Bot, Fleet, load_fleet
 from .durable import Lock
+from .engine_restarts import since_last_look
 from .journal import Journal
 from .judge import decide
 from .ledger import Entry, Kind, Ledger, Seen
@@ -37,6 +38,7 @@ from .model import (
     History,
     LedgerError,
     Result,
+    RuntimeLook,
     Status,
     StoreError,
     UsageError,
@@ -45,9 +47,11 @@ from .model import (
     parse_iso,
     utc_now,
 )
+from .permits import times
 from .playbooks import Playbook, Playbooks, load_playbooks
-from .profiles import PROFILES
+from .programs import profile_of
 from .untrusted import clean
+from .what_changed import files_of
 from .workspace import Workspace
 
 if TYPE_CHECKING:  # a check loads none of these: it has to be quick
@@ -55,6 +59,7 @@ if TYPE_CHECKING:  # a check loads none of these: it has to be quick
 
     from .doctor import DoctorLine
     from .earnings import Wish
+    from .incidents import Incident
     from .plans import RestorePlan
     from .pnl_figures import PnlFigures
     from .report import HealthReport
@@ -72,6 +77,8 @@ SHORTEST_GAP = timedelta(minutes=12, seconds=30)
 """A five-minute cron may skip one look before the time between counts as unknown, whatever the bot's own interval."""
 ALERTS_WAIT = 5.0
 """Seconds to wait for another round that is telling people right now."""
+NEIGHBOURS = 50
+"""Bots of a fleet that are all looked at to explain one: what several have at once is no fault of one."""
 COMPARING_SECONDS = 30.0
 IN_A_CALL = 40_000_000
 """Bytes of a data file whose restore an assistant's call can plan and carry out within its time."""
@@ -86,6 +93,7 @@ class CheckReport:
     at: datetime
     verdicts: tuple[Verdict, ...]
     problems: tuple[str, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
     @property
     def fine(self) -> bool:
@@ -109,6 +117,7 @@ class RoundReport:
     report: str = ""
     """The morning report, if it was due."""
     problems: tuple[str, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
     @property
     def fine(self) -> bool:
@@ -157,7 +166,8 @@ class Desk:
         asked = _asked(bench.fleet, names)
         self._reconcile(bench, asked)
         verdicts = self._verdicts(bench, asked, confirm=confirm)
-        return CheckReport(self.clock(), _unhealthy_first(verdicts), self._problems(bench))
+        found = together.shared(bench, verdicts)
+        return CheckReport(self.clock(), _unhealthy_first(verdicts), self._problems(bench), found)
 
     def diagnose(self, name: str) -> Diagnosis:
         """Why a bot is as it is, cause first. Raises UsageError for an unknown or unreadable bot."""
@@ -165,19 +175,32 @@ class Desk:
         bot = _good(bench.fleet, name)
         with suppress(BotkeepError):  # its keys are then known by value, and no line of its log shows one
             self._register_secrets(bot)
-        seen = bench.look(name)
-        verdict = decide(seen.observation, bench.playbooks, bench.history(name), self.clock())
-        target = probe.targets(bench.fleet)[name]
-        since = self.clock() - timedelta(days=2)
+        names = _asked(bench.fleet, None) if len(bench.fleet.entries) <= NEIGHBOURS else [name]
+        bench.seen.update(bench.look_at(names))
+        verdicts = {one: self._decided(bench, one) for one in names}
+        return self._explained(bench, bot, verdicts[name], together.shared(bench, verdicts.values()))
+
+    def _decided(self, bench: Bench, name: str) -> Verdict:
+        return decide(bench.seen[name].observation, bench.playbooks, bench.history(name), self.clock())
+
+    def _explained(self, bench: Bench, bot: Bot, verdict: Verdict, found: Sequence[Incident]) -> Diagnosis:
+        seen, now = bench.seen[bot.name].observation, self.clock()
+        target = probe.targets(bench.fleet)[bot.name]
         return diagnose.explain(
-            name,
-            seen.observation,
-            profile=PROFILES[bot.profile or "plain"],
+            bot.name,
+            seen,
+            profile=profile_of(bot)[0],
             log=probe.log_file(bot, target) if verdict.pid else probe.last_words(bot, target),
-            now=self.clock(),
-            entries=self.ledger.entries(bot=name, since=since),
+            now=now,
+            entries=self.ledger.entries(bot=bot.name, since=now - timedelta(days=2)),
             config_file=self.workspace.bots_file,
             found=verdict.sentence if verdict.fault else "",
+            fault=verdict.fault,
+            host=host.examine(seen.host, host.asked_about(bot, seen), now) if seen.host else None,
+            files=files_of(bot, self.workspace.home),
+            ring=bench.cursor("", together.HOST),
+            incidents=found,
+            prose=lambda fault: bench.playbooks.get(fault).prose,
         )
 
     def _register_secrets(self, bot: Bot) -> None:
@@ -210,13 +233,15 @@ class Desk:
         from .pnl_figures import PnlFigures
 
         bench = self.bench()
+        asked = _asked(bench.fleet, names)
+        self._ask_apis(bench, asked)
         found = []
-        for name in _asked(bench.fleet, names):
+        for name in asked:
             bot = _good(bench.fleet, name) if names else bench.fleet.get(name).bot
             if bot is None or bot.data_file is None:
                 continue
             try:
-                found.append(self._earned(bot, wish))
+                found.append(self._earned(bench, bot, wish))
             except UsageError:
                 raise
             except BotkeepError as error:
@@ -225,10 +250,18 @@ class Desk:
                 found.append(PnlFigures(name, wish.since, None, "unknown", (), notes=(str(error),)))
         return found
 
-    def _earned(self, bot: Bot, wish: Wish) -> PnlFigures:
-        from .earnings import earned
+    def _ask_apis(self, bench: Bench, names: Sequence[str]) -> None:
+        """What open positions are worth now: only the bots' own APIs know."""
+        known = [name for name in names if (bot := bench.fleet.get(name).bot) and bot.api and name not in bench.seen]
+        if known:
+            bench.seen.update(bench.look_at(known))
 
-        return earned(bot, wish, self.ledger, self.clock(), self.zone())
+    def _earned(self, bench: Bench, bot: Bot, wish: Wish) -> PnlFigures:
+        from .earnings import earned, live_marks
+
+        seen = bench.seen.get(bot.name)
+        live = live_marks(seen.observation) if seen else None
+        return earned(bot, wish, self.ledger, self.clock(), self.zone(), live)
 
     def zone(self) -> tzinfo:
         """The people's: as the fleet names it, else the machine's."""
@@ -259,11 +292,12 @@ class Desk:
         """Each bot's figures, or why there are none: one unreadable file must not cost the others their report."""
         from .earnings import Wish
 
+        self._ask_apis(bench, [bot.name for bot in bench.fleet.bots])
         found: dict[str, PnlFigures | str] = {}
         for bot in bench.fleet.bots:
             if bot.data_file is not None:
                 try:
-                    found[bot.name] = self._earned(bot, Wish(since))
+                    found[bot.name] = self._earned(bench, bot, Wish(since))
                 except BotkeepError as error:
                     found[bot.name] = str(error)
         return found
@@ -326,6 +360,13 @@ class Desk:
         """End every copy, proven. Always allowed."""
         bench = self.bench()
         return act.stop(bench, _good(bench.fleet, name), reason)
+
+    def poll(self, name: str, reason: str, *, less: bool) -> ActionReport:
+        """A person's word: the bot asks its exchange less, or as usual again, as its `limits.polling` says."""
+        if not reason.strip():
+            raise UsageError("The reason is empty: write why, for the journal.")
+        bench = self.bench()
+        return (polling.reduce if less else polling.restore)(bench, _good(bench.fleet, name), reason)
 
     def plan_restore(self, name: str) -> RestorePlan:
         """What a restore would do, with an id. Raises BotkeepError if nothing is damaged or nothing could help."""
@@ -408,7 +449,9 @@ class Desk:
                 again = self._verdicts(bench, lacking, confirm=True)
                 verdicts = _merged(verdicts, again)
                 actions = (*actions, *self._act_on_all(bench, again, pool))
-        told = tuple(self._tell(bench, verdicts, actions))
+        actions = (*polling.follow(bench, verdicts), *actions)
+        shared = together.shared(bench, verdicts)
+        told = tuple(together.tell(bench, verdicts, shared, actions))
         if any(one.ok for one in actions):
             touched = [one.bot for one in actions]
             verdicts = _merged(verdicts, self._verdicts(bench, touched, confirm=False))
@@ -416,7 +459,7 @@ class Desk:
         kept, text = self._run(bench, [one.task for one in found], missed)
         problems = (*self._problems(bench), *self.journal.sync(self.clock()))
         return RoundReport(
-            self.clock(), _unhealthy_first(verdicts), actions, told, found, missed, tuple(kept), text, problems
+            self.clock(), _unhealthy_first(verdicts), actions, told, found, missed, tuple(kept), text, problems, shared
         )
 
     def _due(self, bench: Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...]]:
@@ -507,42 +550,6 @@ class Desk:
             return act.restart(bench, bot, f"it is down; {why}", only_for=Fault.BOT_NOT_RUNNING)
         return report
 
-    def _tell(
-        self, bench: Bench, verdicts: Iterable[Verdict], actions: Iterable[ActionReport]
-    ) -> Iterable[alerts.Alert]:
-        """Alerts that are due. Two rounds at the same time tell once; a full disk keeps nobody from telling."""
-        reports = {one.bot: one for one in actions}
-        faulty = [one for one in verdicts if one.status is Status.FAULTY]
-        with Lock(self.workspace.state_dir / "alerts.lock") as lock:
-            with suppress(EngineError):
-                lock.acquire(wait=ALERTS_WAIT)
-            for verdict in faulty:
-                for alert, data in self._due_alerts(bench, verdict, reports.get(verdict.bot)):
-                    try:
-                        self._record(Kind.ALERT, Action.ALERT, alert.sentence, bot=alert.bot, data=data)
-                    except LedgerError as error:
-                        bench.troubles.append(str(error))
-                    yield alert
-
-    def _due_alerts(
-        self, bench: Bench, verdict: Verdict, report: ActionReport | None
-    ) -> list[tuple[alerts.Alert, dict[str, Any]]]:
-        now, before = self.clock(), bench.history(verdict.bot)
-        try:
-            told = self.ledger.entries(bot=verdict.bot, kinds=[Kind.ALERT], since=now - HISTORY_REACHES)
-        except LedgerError as error:
-            bench.troubles.append(str(error))
-            told = []
-        began = past.incident_began(verdict, before)
-        found = [(alerts.due(verdict, bench.playbooks, before, told, now), False)]
-        if report:
-            found.append((alerts.given_up(report, told, began), True))
-        return [
-            (alert, {"fault": alert.fault.value if alert.fault else None, "given_up": stuck})
-            for alert, stuck in found
-            if alert
-        ]
-
     # ------------------------------------------------------------------------------------------------ inside
 
     def _reconcile(self, bench: Bench, names: Iterable[str]) -> None:
@@ -608,7 +615,8 @@ class Desk:
             bench.troubles.append(f"{bot.name}: {error}")
 
     def _verdicts(self, bench: Bench, names: Sequence[str], *, confirm: bool) -> list[Verdict]:
-        seen = probe.look(bench.fleet, names, bench.cursor, self.clock(), bench.answer_within)
+        seen = bench.look_at(names)
+        self._count_engines(bench, seen)
         histories = self._histories(bench, names)
         verdicts = {
             name: decide(seen[name].observation, bench.playbooks, histories[name], self.clock()) for name in names
@@ -616,7 +624,7 @@ class Desk:
         doubtful = [name for name in names if not verdicts[name].confirmed]
         if doubtful and confirm:
             time.sleep(max(_apart(bench.playbooks, verdicts[name]) for name in doubtful))
-            again = probe.look(bench.fleet, doubtful, bench.cursor, self.clock(), bench.answer_within)
+            again = bench.look_at(doubtful)
             histories = self._histories(bench, doubtful)  # somebody may have stopped one while we waited
             for name in doubtful:
                 first = verdicts[name].evidence
@@ -625,6 +633,36 @@ class Desk:
         bench.seen.update(seen)
         self._remember(bench, seen, list(verdicts.values()))
         return list(verdicts.values())
+
+    def _count_engines(self, bench: Bench, seen: Mapping[str, probe.Seen]) -> None:
+        """Restarts that engines made by themselves, before anything is judged: they count like ours."""
+        for name, look in seen.items():
+            runtime = look.observation.runtime
+            if runtime.restarts is None and not runtime.starts and not any(one.kept_by for one in runtime.instances):
+                continue
+            count, following = since_last_look(bench.cursor(name, "engine"), runtime, self.clock())
+            look.cursors["engine"] = following
+            if count:
+                self._note_engine(bench, name, runtime)
+
+    def _note_engine(self, bench: Bench, name: str, runtime: RuntimeLook) -> None:
+        """Counted again with the lock held: two looks at the same time must not count one restart twice."""
+        with Lock(self.workspace.state_dir / "engines.lock") as lock:
+            with suppress(EngineError):
+                lock.acquire(wait=ALERTS_WAIT)
+            try:
+                count, following = since_last_look(self.ledger.cursor(name, "engine"), runtime, self.clock())
+                if not count:
+                    return
+                engine = next((one.kept_by for one in runtime.instances if one.kept_by), "its engine")
+                self.journal.record(
+                    Kind.OUTCOME, at=self.clock(), bot=name, action=Action.RESTART.value, actor=Actor.ENGINE.value,
+                    sentence=f"{name} was restarted {times(count)} by {engine} itself.", result=Result.DONE.value,
+                    data={"times": count},
+                )  # fmt: skip
+                self.ledger.set_cursor(name, "engine", following)
+            except LedgerError as error:
+                bench.troubles.append(str(error))
 
     def _histories(self, bench: Bench, names: Sequence[str]) -> dict[str, History]:
         return {name: bench.history(name) for name in names}
@@ -640,7 +678,7 @@ class Desk:
         cursors += [(one.bot, "confirmed", confirmed_cursor(one)) for one in verdicts if one.fault and one.confirmed]
         try:
             self.ledger.see_all(looks)
-            self.ledger.set_cursors(cursors)
+            self.ledger.set_cursors([*cursors, *together.remembered(bench)])
         except LedgerError as error:
             bench.troubles.append(str(error))
 
@@ -714,4 +752,4 @@ def _acts_alone(verdict: Verdict, playbooks: Playbooks) -> bool:
     """Whether the first fault is confirmed and its playbook lets code, or asks a person to let it, do something."""
     if verdict.status is not Status.FAULTY or not verdict.confirmed or verdict.fault is None:
         return False
-    return bool(playbooks.get(verdict.fault).policy.actions)
+    return not {"restart_bot", "restore_data"}.isdisjoint(playbooks.get(verdict.fault).policy.actions)

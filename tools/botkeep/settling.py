@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from . import leaving
+from . import leaving, overlay
 from .bench import POLL_SECONDS, UNATTEMPTED, Bench, Case, open_case
 from .config import Bot
 from .durable import Lock
@@ -85,6 +85,8 @@ def _what_became_of(
             f"{name}: a restore was interrupted; its data file is either the old one or the new one. Make a new plan."
         )
         return Result.FAILED, text, {}
+    if action is Action.POLL:
+        return _what_became_of_polling(case, intent)
     mine = next((one for one in instances if one.entry == intent.id), None)
     if mine and leaving.works(case, mine) is False:
         said = f"has not said within {length(HEARD_WITHIN)} that it works"
@@ -94,6 +96,15 @@ def _what_became_of(
     if case.bench.ledger.cursor(case.bot.name, "launched") == {"entry": intent.id}:
         return Result.FAILED, f"{name} was started and is down again: {how_it_ended(ended)}.", {}
     return Result.FAILED, f"{name}: a {action} was interrupted before it started anything.", UNATTEMPTED
+
+
+def _what_became_of_polling(case: Case, intent: Entry) -> tuple[Result, str, dict[str, Any]]:
+    """The file says it. Whether the bot was told is not known: it is told again, which does no harm."""
+    name, to = case.bot.name, intent.data.get("to")
+    if overlay.state(case.bot).level == to:
+        text = f"{name}'s polling file holds `{to}`; whoever wrote it was interrupted before it could say so."
+        return Result.DONE, text, {"to": to, "written": True, "asked": True}
+    return Result.FAILED, f"{name}: a change of its polling was interrupted before it was made.", UNATTEMPTED
 
 
 def stop_mark(workspace: Workspace, bot: str) -> Path:

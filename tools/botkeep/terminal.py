@@ -6,16 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, TextIO
 
-from .model import ActionReport, Diagnosis, Observation, StoreError, Verdict
+from .model import ActionReport, Cause, Diagnosis, Observation, StoreError, Verdict
 from .untrusted import strip
 
 if TYPE_CHECKING:
     from .doctor import DoctorLine
+    from .incidents import Incident
     from .ledger import Entry
     from .playbooks import Playbook, Playbooks
     from .results import BotPnl, CurrencyPnl, Pnl, Restore
     from .retention import Pruned
-    from .rounds import RoundReport
+    from .rounds import CheckReport, RoundReport
     from .stores.checking import Shelf, StoreReport
 
 NONE = "-"
@@ -96,21 +97,49 @@ def action_line(report: ActionReport, *, colour: bool) -> str:
     return f"{paint(report.result.ljust(9), colour=colour)}  {strip(report.sentence)}"
 
 
+def incident_lines(incidents: Iterable[Incident], zone: tzinfo) -> Iterator[str]:
+    """What several bots have at once: above the bots, for it is handled once."""
+    for one in incidents:
+        lines = f"; {one.lines}" if one.lines else ""
+        yield f"{strip(one.sentence)} ({one.klass}, since {clock(one.since, zone)}{lines})"
+        if one.advice:
+            yield f"  do: {strip(one.advice)}"
+
+
+def check_lines(report: CheckReport, zone: tzinfo, *, colour: bool) -> Iterator[str]:
+    """What bots share first, then each bot, then what a person should mend."""
+    yield from incident_lines(report.incidents, zone)
+    yield from verdict_lines(report.verdicts, colour=colour)
+    yield from labelled("mend", report.problems)
+
+
 def diagnosis_lines(found: Diagnosis, zone: tzinfo) -> Iterator[str]:
-    """Cause first, then the exit, what changed, and the log's last lines, each behind a bar."""
+    """The cause and what to do first, then the rest, and the log's last lines, each behind a bar."""
     yield strip(found.sentence)
-    for cause in found.causes:
-        when = f", the last at {clock(cause.last_at, zone)}" if cause.last_at else ""
-        until = f", until {clock(cause.until, zone)}" if cause.until else ""
-        run = "" if cause.this_run else ", in the run before"
-        yield f"  {cause.signature} ({cause.klass}): {strip(cause.cause)} {cause.count} lines{when}{until}{run}."
+    yield from labelled("  do", [found.advice] if found.advice else [])
+    yield from labelled("  incident", [found.incident] if found.incident else [])
+    for one in found.host:
+        yield f"  host: {one.id} ({'certain' if one.certain else 'suspect'}): {strip(one.text)}"
+    for cause in sorted(found.causes, key=lambda one: one.signature != found.cause):
+        yield f"  log: {_logged(cause, zone)}"
+    yield from (f"  | {strip(line)}" for line in found.evidence if line not in found.lines)
     if found.exit_meaning:
         yield f"  exit: {strip(found.exit_meaning)}"
-    for change in found.changed:
-        yield f"  changed: {strip(change)}"
+    yield from labelled("  changed", found.changed)
+    yield from labelled("  note", found.notes)
     if found.lines:
-        yield f"The last {len(found.lines)} of {found.lines_total} lines of its log:"
+        part = f", of {found.log_part}" if found.log_part else ""
+        yield f"The last {len(found.lines)} of {found.lines_total} lines of its log{part}:"
         yield from (f"  | {strip(line)}" for line in found.lines)
+
+
+def _logged(cause: Cause, zone: tzinfo) -> str:
+    lines = "1 line" if cause.count == 1 else f"{cause.count} lines"
+    since = f" since {clock(cause.first_at, zone)}" if cause.first_at and cause.count > 1 else ""
+    when = f", the last at {clock(cause.last_at, zone)}" if cause.last_at else ""
+    until = f", until {clock(cause.until, zone)}" if cause.until else ""
+    run = "" if cause.this_run else ", in the run before"
+    return f"{cause.signature} ({cause.klass}): {strip(cause.cause)} {lines}{since}{when}{until}{run}."
 
 
 def labelled(label: str, texts: Iterable[str]) -> Iterator[str]:
@@ -152,9 +181,10 @@ def doctor_lines(found: Sequence[DoctorLine], *, colour: bool) -> Iterator[str]:
 
 
 def round_lines(report: RoundReport, zone: tzinfo, *, colour: bool) -> Iterator[str]:
-    """What was done first, then how the bots are, then what was due."""
+    """What was done first, then what bots share, how they are, and what was due."""
     yield from (action_line(one, colour=colour) for one in (*report.actions, *report.backups))
     yield from labelled("alert", (one.sentence for one in report.alerts))
+    yield from incident_lines(report.incidents, zone)
     yield from verdict_lines(report.verdicts, colour=colour)
     yield from (f"due: {one.task}, for {clock(one.scheduled, zone)}" for one in report.due)
     yield from labelled("missed", (one.sentence(zone) for one in report.missed))

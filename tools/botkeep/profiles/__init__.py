@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from . import plain
+from . import freqtrade, hummingbot, plain
 from .base import Hints, Profile, Subject
 from .catalogue import Catalogue, Signature
 
 PROFILES: dict[str, Profile] = {
+    "freqtrade": freqtrade,
+    "hummingbot": hummingbot,
     "plain": plain,
 }
 

@@ -1,9 +1,9 @@
-"""What every profile gives. Adding one: a module with these names, its signature file, one line in `PROFILES`."""
+"""What the lines of a program's log mean: its signature file, read and checked, entry by entry."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -14,69 +14,41 @@ from typing import Any, Protocol, TypeVar
 from botkeep import fields
 from botkeep.model import CauseClass, ConfigError, Fault
 
+from .signature import After, LinePattern, MarkPattern, Rule, Signature, candidates
+
+__all__ = [
+    "DATED", "FILE_LIMIT", "After", "Catalogue", "MarkPattern", "Rule", "Signature",
+    "candidates", "entries", "load", "mark_of", "merged", "packaged", "show", "signature_of",
+]  # fmt: skip
+
 FILE_LIMIT = 1 << 20
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A log line with a meaning. The keys are explained in the signature files."""
-
-    id: str
-    pattern: str
-    contains: tuple[str, ...]
-    cause: str
-    klass: CauseClass
-    fault: Fault | None
-    until: str | None
-    source: str
-    example: str
-    recent: timedelta
-
-    @cached_property
-    def regex(self) -> re.Pattern[str]:
-        """Compiled when a line first holds the literal text. Raises re.error."""
-        return re.compile(self.pattern)
-
-    @cached_property
-    def literals(self) -> tuple[bytes, ...]:
-        """`contains` as a log file has it."""
-        return tuple(text.encode() for text in self.contains)
-
-    def check(self) -> None:
-        """Raises ValueError if the pattern does not compile, match its own example, or have the group `until`."""
-        try:
-            matched = self.regex.search(self.example)
-        except re.error as error:
-            raise ValueError(f"pattern: write one that Python's re knows: {error}") from error
-        if not matched or (self.contains and not any(text in self.example for text in self.contains)):
-            raise ValueError("example: write a line that pattern and contains match")
-        if self.until is not None and self.until not in self.regex.groupindex:
-            raise ValueError("until: name a group of the pattern, like (?P<until>[0-9]{13})")
+DATED = "dated"
+"""`joins`: a line that does not begin with a date continues the one above."""
+MODES = 55
+MOST_LINES = 1000
+"""That `after` may ask for."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """One signature file, read. A broken signature is a problem; the others work."""
+    """Signature files, read. A broken entry is a problem; the others work."""
 
     signatures: tuple[Signature, ...] = ()
+    """A line counts for the first that matches it."""
     codes: Mapping[int, str] = field(default_factory=dict)
     """Exit code -> one phrase with `it` as its subject."""
     signals: Mapping[int, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    marks: tuple[MarkPattern, ...] = ()
+    """A line may be several of them, beside what it means."""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    joins: str = ""
+    """`dated`, or empty: every line stands for itself."""
 
-
-class Profile(Protocol):
-    """What kind of program a bot is."""
-
-    NAME: str
-
-    def catalogue(self) -> Catalogue:
-        """What its log lines and exits mean. Read from its file once."""
-        ...
-
-    def signatures(self) -> Sequence[Signature]:
-        """The signatures that can be used, the special ones before the general ones."""
-        ...
+    @cached_property
+    def patterns(self) -> tuple[LinePattern, ...]:
+        """Signatures, then marks."""
+        return (*self.signatures, *self.marks)
 
 
 def packaged(name: str) -> Catalogue:
@@ -84,22 +56,50 @@ def packaged(name: str) -> Catalogue:
     return load(Path(__file__).parent / "signatures" / f"{name}.yaml", trusted=True)
 
 
+def merged(catalogues: Iterable[Catalogue]) -> Catalogue:
+    """One catalogue of several: the special before the general, and of two entries with one id the first."""
+    every = list(catalogues)
+    return Catalogue(
+        signatures=_first_by_id(one for each in every for one in each.signatures),
+        codes=_first_of(each.codes for each in every),
+        signals=_first_of(each.signals for each in every),
+        problems=tuple(dict.fromkeys(text for each in every for text in each.problems)),
+        marks=_first_by_id(one for each in every for one in each.marks),
+        rules=_first_of(each.rules for each in every),
+        joins=next((each.joins for each in every if each.joins), ""),
+    )
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_Entry = TypeVar("_Entry", bound=_Named)
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def _first_by_id(entries: Iterable[_Entry]) -> tuple[_Entry, ...]:
+    return tuple(_first_of([{one.id: one} for one in entries]).values())
+
+
+def _first_of(mappings: Iterable[Mapping[_Key, _Value]]) -> dict[_Key, _Value]:
+    first: dict[_Key, _Value] = {}
+    for mapping in mappings:
+        first |= {key: value for key, value in mapping.items() if key not in first}
+    return first
+
+
+# --------------------------------------------------------------------------------------------------- reading a file
+
+
 def load(path: Path, *, trusted: bool = False) -> Catalogue:
     """Read a signature file. Raises ConfigError if it cannot be used at all.
 
     `trusted`: the patterns are not compiled yet, since most of them never meet a line that needs them.
     """
-    raw = _read(path)
-    exits = raw.get("exits") or {}
-    good: dict[str, Signature] = {}
-    problems: list[str] = []
-    for number, entry in enumerate(raw.get("signatures") or ()):
-        try:
-            signature = _signature(entry, good, trusted=trusted)
-            good[signature.id] = signature
-        except ValueError as error:
-            problems.append(_problem(path, number, entry, error))
-    return Catalogue(tuple(good.values()), exits.get("codes") or {}, exits.get("signals") or {}, tuple(problems))
+    return _catalogue(_read(path), path.name, trusted=trusted)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -115,55 +115,158 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-_REQUIRED = frozenset({"id", "pattern", "cause", "class", "fault", "source", "example", "recent"})
-_OPTIONAL = frozenset({"contains", "until"})
+def _catalogue(raw: Mapping[str, Any], file: str, *, trusted: bool) -> Catalogue:
+    problems: list[str] = []
+    signatures = entries(raw, "signatures", file, problems, lambda entry: signature_of(entry, trusted=trusted))
+    marks = entries(raw, "marks", file, problems, lambda entry: mark_of(entry, trusted=trusted))
+    rules = entries(raw, "rules", file, problems, _rule)
+    joins = raw.get("joins") or ""
+    if joins not in ("", DATED):
+        problems.append(f"{file}: joins: found {show(joins)}; write `dated`, or leave it out. It is left out.")
+        joins = ""
+    exits = raw.get("exits") or {}
+    return Catalogue(
+        signatures=tuple(signatures.values()),
+        codes=exits.get("codes") or {},
+        signals=exits.get("signals") or {},
+        problems=tuple(problems),
+        marks=tuple(marks.values()),
+        rules=rules,
+        joins=joins,
+    )
 
 
-def _signature(raw: Any, known: Container[str], *, trusted: bool) -> Signature:
-    """One entry of the file. Raises ValueError with `key: what to write`."""
-    _check_keys(raw)
-    _check_texts(raw)
-    if raw["id"] in known:
+def entries(
+    raw: Mapping[str, Any], key: str, file: str, problems: list[str], make: Callable[[Any], _Entry]
+) -> dict[str, _Entry]:
+    """The good entries of one list by their ids; what is wrong with the others goes to `problems`.
+
+    `make` makes one, or raises ValueError with `key: what to write`. `file` names the file in the problems.
+    """
+    good: dict[str, _Entry] = {}
+    found = raw.get(key) or []
+    if not isinstance(found, list):
+        problems.append(f"{file}: {key}: found {show(found)}; write a list. It is left out.")
+        return good
+    for number, entry in enumerate(found):
+        try:
+            made = make(entry)
+            _check_new(made.id, good)
+            good[made.id] = made
+        except ValueError as error:
+            name = entry.get("id") if isinstance(entry, dict) else None
+            problems.append(f"{file}: {key}[{number}] ({show(name)}): {error}. It is left out; the others work.")
+    return good
+
+
+def _check_new(name: str, known: Container[str]) -> None:
+    if name in known:
         raise ValueError("id: it stands twice, and the first counts; give it another")
+
+
+def show(value: object) -> str:
+    """A value of the file for a sentence; what holds others is only named, for nobody knows how large it is."""
+    if isinstance(value, dict | list | set):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return fields.show(value)
+
+
+# -------------------------------------------------------------------------------------------------- reading an entry
+
+_LINE = frozenset({"id", "pattern", "example"})
+_LINE_OPTIONAL = frozenset({"contains", "unless", "source"})
+_REQUIRED = _LINE | {"cause", "class", "fault", "source", "recent"}
+_OPTIONAL = frozenset({"contains", "until", "unless", "after", "do", "mode"})
+_RULE = frozenset({"id", "mode", "cause", "class", "fault", "do", "source"})
+
+
+def signature_of(raw: Any, *, trusted: bool = False) -> Signature:
+    """One entry of `signatures`. Raises ValueError with `key: what to write`. `trusted`: its example is not tried."""
+    _check_keys(raw, _REQUIRED, _OPTIONAL)
+    _check_texts(raw, "id", "pattern", "cause", "source", "example", optional=("unless", "until", "do"))
     signature = Signature(
-        id=raw["id"],
+        id=_id(raw["id"]),
         pattern=raw["pattern"],
-        contains=tuple(raw.get("contains") or ()),
+        contains=_contains(raw),
+        unless=raw.get("unless"),
         cause=raw["cause"],
         klass=_one_of(CauseClass, "class", raw["class"]),
-        fault=None if raw["fault"] is None else _one_of(Fault, "fault", raw["fault"]),
+        fault=_fault(raw["fault"]),
         until=raw.get("until"),
         source=raw["source"],
         example=raw["example"],
-        recent=_recent(raw["recent"]),
+        recent=_length("recent", raw["recent"]),
+        advice=raw.get("do") or "",
+        modes=_modes(raw.get("mode")),
+        after=_after(raw.get("after")),
     )
     if not trusted:
         signature.check()
     return signature
 
 
-def _check_keys(raw: Any) -> None:
+def mark_of(raw: Any, *, trusted: bool = False) -> MarkPattern:
+    """One entry of `marks`. Raises ValueError, as `signature_of`."""
+    _check_keys(raw, _LINE, _LINE_OPTIONAL)
+    _check_texts(raw, "id", "pattern", "example", optional=("unless", "source"))
+    mark = MarkPattern(
+        id=_id(raw["id"]),
+        pattern=raw["pattern"],
+        contains=_contains(raw),
+        unless=raw.get("unless"),
+        example=raw["example"],
+        source=raw.get("source") or "",
+    )
+    if not trusted:
+        mark.check()
+    return mark
+
+
+def _rule(raw: Any) -> Rule:
+    """One entry of `rules`. Raises ValueError."""
+    _check_keys(raw, _RULE, frozenset())
+    _check_texts(raw, "id", "cause", "do", "source")
+    return Rule(
+        id=_id(raw["id"]),
+        modes=_modes(raw["mode"]),
+        cause=raw["cause"],
+        klass=_one_of(CauseClass, "class", raw["class"]),
+        fault=_fault(raw["fault"]),
+        advice=raw["do"],
+        source=raw["source"],
+    )
+
+
+def _check_keys(raw: Any, required: frozenset[str], optional: frozenset[str]) -> None:
     keys = frozenset(raw) if isinstance(raw, dict) else frozenset()
-    missing, unknown = _REQUIRED - keys, keys - _REQUIRED - _OPTIONAL
+    missing, unknown = required - keys, keys - required - optional
     if missing:
         raise ValueError(f"{min(missing)}: it is missing; write it")
     if unknown:
-        name = min(map(str, unknown))
-        raise ValueError(f"{name}: there is no such key; {fields.closest(name, sorted(_REQUIRED | _OPTIONAL))}")
+        name = min(map(str, unknown))[:60]
+        raise ValueError(f"{show(name)}: there is no such key; {fields.closest(name, sorted(required | optional))}")
 
 
-def _check_texts(raw: dict[str, Any]) -> None:
-    for key in ("id", "pattern", "cause", "source", "example"):
+def _check_texts(raw: Mapping[str, Any], *keys: str, optional: Iterable[str] = ()) -> None:
+    present = (key for key in optional if raw.get(key) is not None)
+    for key in (*keys, *present):
         if not isinstance(raw[key], str) or not raw[key]:
-            raise ValueError(f"{key}: write text, not {fields.show(raw[key])}")
-    contains = raw.get("contains") or []
-    if not isinstance(contains, list) or not all(isinstance(text, str) and text for text in contains):
+            raise ValueError(f"{key}: write text, not {show(raw[key])}")
+
+
+def _id(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", text):
+        raise ValueError(f"id: write lower-case letters, digits and dashes, not {show(text)}")
+    return text
+
+
+def _contains(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    texts = raw.get("contains") or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise ValueError("contains: write a list of texts")
-    if not re.fullmatch(_ID, raw["id"]):
-        raise ValueError(f"id: write lower-case letters, digits and dashes, not {fields.show(raw['id'])}")
+    return tuple(texts)
 
 
-_ID = r"[a-z0-9][a-z0-9-]{0,62}"
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
@@ -171,23 +274,35 @@ def _one_of(choices: type[_Choice], key: str, value: Any) -> _Choice:
     try:
         return choices(value)
     except ValueError as error:
-        raise ValueError(f"{key}: found {fields.show(value)}; {fields.closest(str(value), choices)}") from error
+        raise ValueError(f"{key}: found {show(value)}; {fields.closest(str(value)[:60], choices)}") from error
 
 
-def _recent(value: object) -> timedelta:
+def _fault(value: Any) -> Fault | None:
+    return None if value is None else _one_of(Fault, "fault", value)
+
+
+def _length(key: str, value: object) -> timedelta:
     try:
         return fields.parse_duration(value)
     except ValueError as error:
-        raise ValueError("recent: write a length of time like 10m or 24h") from error
+        raise ValueError(f"{key}: write a length of time like 10m or 24h") from error
 
 
-def _problem(path: Path, number: int, entry: Any, error: ValueError) -> str:
-    name = entry.get("id") if isinstance(entry, dict) else None
-    return f"{path.name}: signatures[{number}] ({fields.show(name)}): {error}. It is left out; the others work."
+def _modes(value: Any) -> tuple[int, ...]:
+    """One number or a list of them."""
+    if value is None:
+        return ()
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or not all(type(number) is int and 1 <= number <= MODES for number in numbers):
+        raise ValueError(f"mode: write a number from 1 to {MODES}, or a list of them")
+    return tuple(numbers)
 
 
-def candidates(signatures: Sequence[Signature], line: bytes) -> Iterator[Signature]:
-    """The signatures whose literal text the line holds: a find in bytes costs a hundredth of a pattern."""
-    for signature in signatures:
-        if not signature.contains or any(text in line for text in signature.literals):
-            yield signature
+def _after(value: Any) -> After | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.keys() != {"lines", "within"}:
+        raise ValueError("after: write {lines: 3, within: 5m}")
+    if type(value["lines"]) is not int or not 2 <= value["lines"] <= MOST_LINES:
+        raise ValueError(f"after: lines: write a number from 2 to {MOST_LINES}")
+    return After(lines=value["lines"], within=_length("after: within", value["within"]))

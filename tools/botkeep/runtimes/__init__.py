@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from . import process
 from .base import Runtime, Started, Stopped, Target
+from .later import later
 
 RUNTIMES: dict[str, Runtime] = {
     "process": process,
+    "docker": later("docker", "docker_memory:ContainerRuntime"),
+    "compose": later("compose", "docker_memory:ContainerRuntime"),
 }
 
 __all__ = ["RUNTIMES", "Runtime", "Started", "Stopped", "Target"]

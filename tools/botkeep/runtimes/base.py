@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +82,10 @@ class Runtime(Protocol):
         """What bots.json says about a bot of this kind."""
         ...
 
+    def survey(self, targets: Sequence[Target], table: ProcessTable) -> dict[str, RuntimeLook]:
+        """Many bots at one moment, by name, with one question to the engine. Never raises: `error` says what failed."""
+        ...
+
     def look(self, target: Target, table: ProcessTable) -> RuntimeLook:
         """Live instances and the last exit. Changes nothing."""
         ...
@@ -92,6 +96,14 @@ class Runtime(Protocol):
 
     def start(self, target: Target, entry: str, deadline: float) -> Started:
         """Start one, bound to the ledger entry. Raises EngineError if anything of the bot still lives."""
+        ...
+
+    def log(self, target: Target) -> Path | None:
+        """The file with the bot's output, brought up to date; it may not exist yet. None: there is none."""
+        ...
+
+    def run_offset(self, target: Target) -> int | None:
+        """Where in that file the newest run began, in bytes; None: the runtime does not know."""
         ...
 
     def logs(self, target: Target) -> tuple[Path, ...]:

@@ -8,8 +8,9 @@ says, for all bots at once; the hunt, before anything is stopped or started, tak
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from botkeep.model import EngineError, Instance, InstanceState
 from botkeep.openfiles import inode_of
@@ -20,6 +21,7 @@ from .procs import (
     Proc,
     ProcessTable,
     carried_marker,
+    environment_of,
     interpreter_of,
     is_same_program,
     lock_holders,
@@ -121,7 +123,12 @@ def _how(proc: Proc, command: Command | None, names: frozenset[str], table: Proc
 
 
 def _is_anothers(target: Target, command: Command | None, proc: Proc, how: str) -> bool:
-    """Whether a process that looks like this bot is another one of the fleet: same program, same name."""
+    """Whether a process that looks like this bot is another one of the fleet: same program, same name.
+
+    Or our own question to it: `hbot status` bears the name that `hbot start` has.
+    """
+    if how == "process_name" and QUESTION in environment_of(proc.pid):
+        return True
     rivals = [
         one
         for one in target.rivals.get(program_key(proc.argv), ())
@@ -171,6 +178,55 @@ def _folder_of(pid: int) -> str | None:
         return working_folder(pid)
     except PermissionError:
         return None
+
+
+@dataclass(frozen=True)
+class Twin:
+    """By what a copy of an engine's unit is known in the process table."""
+
+    command: tuple[str, ...] = ()
+    """As a plain process of this machine; empty: it runs in a place of its own, where the same words mean another."""
+    cwd: str = "/"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the engine gives to this unit's processes, and to no other's."""
+
+
+def strangers(target: Target, twins: Sequence[Twin], table: ProcessTable) -> dict[int, str]:
+    """Processes that are the bot though its engine may not know them, and by which: the caller takes off its own."""
+    found = _writers(target, table)
+    names = _names(target)
+    if not names and not any(twin.command or twin.environment for twin in twins):
+        return found  # a container: a hundred of them do not each look at all processes for nothing
+    for proc in table.candidates:
+        if proc.pid in table.own_line or watched_by(proc) is not None:
+            continue
+        how = _how_twin(proc, twins) or ("process_name" if any(proc in table.by_name.get(n, ()) for n in names) else "")
+        if how and not (how == "process_name" and _is_kept_for_another(proc, twins, table)):
+            found.setdefault(proc.pid, how)
+    return found
+
+
+def _how_twin(proc: Proc, twins: Sequence[Twin]) -> str:
+    for twin in twins:
+        if twin.command and is_same_program(proc, twin.command, twin.cwd):
+            return "command"
+        if twin.environment and twin.environment.items() <= environment_of(proc.pid).items():
+            return "environment"
+    return ""
+
+
+QUESTION = "BOTKEEP_QUESTION"
+"""The variable by which a program that botkeep runs to ask a bot is known (profiles/command.py)."""
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
+
+
+def _is_kept_for_another(proc: Proc, twins: Sequence[Twin], table: ProcessTable) -> bool:
+    """Whether an engine runs this process as something else: three programs of one script have one name."""
+    if _CONTAINER.search(table.cgroups.get(proc.pid, "")):
+        return True
+    own = [twin.environment for twin in twins if twin.environment]
+    carried = environment_of(proc.pid) if own else {}
+    return any(carried.get(name, value) != value for one in own for name, value in one.items())
 
 
 # ---------------------------------------------------------------------------------------------------- instances

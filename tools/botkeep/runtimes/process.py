@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from botkeep.durable import Lock, write_atomic
 from botkeep.model import EngineError, Exit, Instance, InstanceState, RuntimeLook
 
 from .base import Started, Stopped, Target
+from .ending import SCAN_PAUSE, Find, describe, kill, signal_all, wait_for_any, wait_until_gone
 from .find import command_of, hunt, instances, lock_name, marker_value
 from .procs import MARKER, Proc, ProcessTable, lock_holders, process_key, read_proc, read_program, watched_by
 from .record import Record, ask, exit_of, read_exit, read_record, unask
@@ -31,8 +32,6 @@ from .record import Record, ask, exit_of, read_exit, read_record, unask
 KIND = "process"
 SHIM = Path(__file__).with_name("shim.py")
 PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR")
-EMPTY_SCANS = 2
-SCAN_PAUSE = 0.05
 LAUNCH_SECONDS = 10.0
 LOCK_SECONDS = 3.0
 KILL_SECONDS = 3.0
@@ -63,6 +62,17 @@ class Config(BaseModel):
 # ---------------------------------------------------------------------------------------------------- look
 
 
+def survey(targets: Sequence[Target], table: ProcessTable) -> dict[str, RuntimeLook]:
+    """All these bots from one pass over the process table."""
+    found = {}
+    for target in targets:
+        try:
+            found[target.name] = look(target, table)
+        except (EngineError, OSError) as error:
+            found[target.name] = RuntimeLook(error=str(error))
+    return found
+
+
 def look(target: Target, table: ProcessTable) -> RuntimeLook:
     """Live instances and the last exit, from one pass over the process table. Changes nothing.
 
@@ -76,6 +86,11 @@ def look(target: Target, table: ProcessTable) -> RuntimeLook:
         generation=record.generation if record else 0,
         command_seen=_command_line(table, living),
     )
+
+
+def log(target: Target) -> Path | None:
+    """The bot's output."""
+    return target.log_path
 
 
 def logs(target: Target) -> tuple[Path, ...]:
@@ -146,13 +161,17 @@ def stop(target: Target, grace: float, deadline: float) -> Stopped:
     table = ProcessTable.read()
     before, first = instances(target, table, read_record(target.run_dir)), hunt(target)
     _ask(target, table)
-    _signal_all(first, signal.SIGTERM, signal.SIGCONT)
-    ended = _wait_until_gone(target, min(time.monotonic() + grace, deadline - KILL_SECONDS))
-    left = _still_held(target) if ended or _kill(target, deadline) else _left(target)
+    signal_all(first, signal.SIGTERM, signal.SIGCONT)
+    ended = wait_until_gone(_hunting(target), min(time.monotonic() + grace, deadline - KILL_SECONDS))
+    left = _still_held(target) if ended or kill(_hunting(target), deadline) else _left(target)
     if left:
         with suppress(OSError):
             unask(target.run_dir)
     return Stopped((*before, *_unseen(first, before, table)), left, killed=not ended)
+
+
+def _hunting(target: Target) -> Find:
+    return lambda: hunt(target)
 
 
 def _ask(target: Target, table: ProcessTable) -> None:
@@ -178,7 +197,7 @@ def _leftover(proc: Proc, table: ProcessTable) -> Instance:
 
 def _left(target: Target) -> tuple[str, ...]:
     """What could not be ended."""
-    return tuple(_describe(proc) for proc in hunt(target).values())
+    return tuple(describe(proc) for proc in hunt(target).values())
 
 
 def _still_held(target: Target) -> tuple[str, ...]:
@@ -199,82 +218,15 @@ def _holders(target: Target) -> str:
     return f"{', '.join(f'pid {pid}' for pid in sorted(pids)) or 'a process that we may not see'} (it holds its lock)"
 
 
-def _describe(proc: Proc) -> str:
-    if os.geteuid() not in (proc.uid, 0):
-        return f"pid {proc.pid} ({proc.comm}), which belongs to user {proc.uid},"
-    state = " in uninterruptible sleep" if proc.state == "D" else ""
-    return f"pid {proc.pid} ({proc.comm}){state}"
-
-
-def _signal_all(found: dict[int, Proc], *signals: int) -> None:
-    """Signal exactly these: open the pidfd first, then look again, which closes the window for a reused pid."""
-    for pid, proc in found.items():
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        except OSError as error:
-            raise EngineError(f"pid {pid} cannot be signalled: {error.strerror}.") from error
-        try:
-            now = read_proc(pid)
-            if now is not None and now.start_ticks == proc.start_ticks:
-                for number in signals:
-                    signal.pidfd_send_signal(fd, number)
-        except (ProcessLookupError, PermissionError):
-            continue  # gone already, or not ours to signal: the scan that follows says what is left
-        finally:
-            os.close(fd)
-
-
-def _wait_until_gone(target: Target, until: float) -> bool:
-    """True after two scans in a row found nothing."""
-    empty = 0
-    while empty < EMPTY_SCANS:
-        found = hunt(target)
-        empty = 0 if found else empty + 1
-        if not found:
-            time.sleep(SCAN_PAUSE)
-        elif time.monotonic() >= until:
-            return False
-        else:
-            _wait_for_any(found, min(until - time.monotonic(), 1.0))
-    return True
-
-
-def _wait_for_any(found: dict[int, Proc], seconds: float) -> None:
-    """Sleep until one of these processes ends (a pidfd becomes readable, also for a zombie)."""
-    fds = []
-    for pid in found:
-        with suppress(OSError):
-            fds.append(os.pidfd_open(pid))
-    try:
-        poller = select.poll()
-        for fd in fds:
-            poller.register(fd, select.POLLIN)
-        poller.poll(max(10, int(seconds * 1000)) if fds else 10)
-    finally:
-        for fd in fds:
-            os.close(fd)
-
-
-def _kill(target: Target, deadline: float) -> bool:
-    """SIGKILL until two scans are empty: a process may fork while it is being killed. False: the time was over."""
-    while time.monotonic() < deadline:
-        _signal_all(hunt(target), signal.SIGKILL)
-        if _wait_until_gone(target, min(deadline, time.monotonic() + 1.0)):
-            return True
-    return False
-
-
 def _end_idle_watchers(target: Target) -> None:
     """A watcher whose bot is gone ends by itself; one that somebody froze is woken, and ended if it will not."""
     until = time.monotonic() + 2.0
     while watchers := _watchers(target):
-        _signal_all(watchers, signal.SIGCONT)
+        signal_all(watchers, signal.SIGCONT)
         if time.monotonic() > until:
-            _signal_all(watchers, signal.SIGKILL)
+            signal_all(watchers, signal.SIGKILL)
             return
-        _wait_for_any(watchers, 0.05)
+        wait_for_any(watchers, 0.05)
 
 
 def _watchers(target: Target) -> dict[int, Proc]:
@@ -321,7 +273,7 @@ def _require_alone(target: Target) -> None:
     until = time.monotonic() + ALONE_SECONDS
     while alive := hunt(target):
         if time.monotonic() > until:
-            left = ", ".join(_describe(proc) for proc in alive.values())
+            left = ", ".join(describe(proc) for proc in alive.values())
             raise EngineError(f"{target.name} was not started: {left} is still alive. Stop it first.")
         time.sleep(SCAN_PAUSE)
 
@@ -388,8 +340,8 @@ def _abandon(target: Target, generation: int) -> None:
         record = read_record(target.run_dir)
         if record and record.generation == generation:
             return  # it was only late
-        _signal_all(under_way, signal.SIGKILL)
-        _wait_for_any(under_way, 0.05)
+        signal_all(under_way, signal.SIGKILL)
+        wait_for_any(under_way, 0.05)
 
 
 def _why_not(target: Target, code: int | None) -> str:

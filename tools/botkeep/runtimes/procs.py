@@ -307,6 +307,15 @@ class ProcessTable:
     def _writers(self) -> dict[Kin, dict[Inode, list[int]]]:
         return {}
 
+    def in_cgroup(self, part: str) -> tuple[int, ...]:
+        """Living processes whose control group has `part` (a container's id, a service's name) in its path."""
+        return tuple(pid for pid, path in self.cgroups.items() if part in path)
+
+    @cached_property
+    def cgroups(self) -> dict[int, str]:
+        """The control group of every living process, in every hierarchy; read once for all bots."""
+        return {pid: cgroup_of(pid) for pid, proc in self.procs.items() if not proc.dead}
+
     @cached_property
     def watchers(self) -> dict[str, list[int]]:
         """Run folder to the living watchers of that bot, and what they have forked and not yet executed."""
@@ -439,6 +448,24 @@ def carried_marker(pid: int) -> str | None:
         raise EngineError(f"The environment of pid {pid} cannot be read: {error.strerror}.") from error
     start = f"{MARKER}=".encode()
     return next((os.fsdecode(word[len(start) :]) for word in words if word.startswith(start)), None)
+
+
+def cgroup_of(pid: int) -> str:
+    """The paths of its control groups, a line each; empty for one that is gone."""
+    try:
+        return _read(f"/proc/{pid}/cgroup", 16384).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment that it was started with; empty for one that is gone or may not be asked."""
+    try:
+        words = _read(f"/proc/{pid}/environ", 1 << 20).split(b"\0")
+    except OSError:
+        return {}
+    pairs = (os.fsdecode(word).partition("=") for word in words if b"=" in word)
+    return {name: value for name, _, value in pairs}
 
 
 def lock_holders(locks: Collection[str], pids: Iterable[int] | None = None) -> set[int]:
