@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAYBOOKS = 12
+PLAYBOOKS = 13
 SKILLS = {"keep-bots-alive", "report-bots", "restore-bot-data", "set-up-bots"}
 
 

@@ -6,17 +6,19 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from botkeep.model import EngineError, Exit, Instance, InstanceState, RuntimeLook
-from botkeep.runtimes import RUNTIMES, Runtime, Started, Stopped, Target, process
+from botkeep.runtimes import RUNTIMES, Runtime, Started, Stopped, Target
 from botkeep.runtimes.procs import ProcessTable
 from support.bots import DEADLINE, Lab, pid_of, wait_for
+from support.docker_rig import Containers
+from support.supervisor import Programs, Supervisor
 
 
 @dataclass
@@ -31,6 +33,18 @@ class Rig:
     """A bot whose command does not exist."""
     by_hand: Callable[[Target], int]
     """Start a copy as a person would, past botkeep; returns its pid."""
+    given: Callable[[Target, Sequence[str], Mapping[str, str]], Target]
+    """(bot, switches, variables) -> the bot with these variables, in the way in which it gets them."""
+    path: str | None = None
+    """What it has as PATH; None: its caller's."""
+    how_adopted: str = "command"
+    """By what a copy started by hand is known."""
+    knows_every_exit: bool = False
+    """Its engine tells how a run ended that somebody else started."""
+    tells_peak: bool = True
+    """How much memory a run used at most is known when it has ended."""
+    close: Callable[[], None] = lambda: None
+    """Take away what was made for the test."""
 
     def look(self, target: Target) -> RuntimeLook:
         return self.runtime.look(target, ProcessTable.read())
@@ -56,21 +70,84 @@ class Rig:
 def process_rig(lab: Lab) -> Rig:
     """Plain processes of this machine."""
     return Rig(
-        runtime=process,
+        runtime=RUNTIMES["process"],
         lab=lab,
         bot=lambda *switches: lab.target("doge", *switches),
         broken=lambda: lab.target("doge", command=["./no-such-bot"]),
         by_hand=lambda target: lab.by_hand(*target.config.command),
+        given=lambda target, _, variables: replace(target, environment=dict(variables)),
     )
 
 
-RIGS: dict[str, Callable[[Lab], Rig]] = {"process": process_rig}
+CONTAINER_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def docker_rig(lab: Lab) -> Rig:
+    """Containers, each made as a person makes it. A copy by hand is `docker start`: there is only the one."""
+    made = Containers(lab)
+    return Rig(
+        runtime=RUNTIMES["docker"],
+        lab=lab,
+        bot=made.docker_bot,
+        broken=lambda: made.docker_bot(command=["./no-such-bot"]),
+        by_hand=made.start_by_hand,
+        given=made.docker_given,
+        path=CONTAINER_PATH,
+        how_adopted="docker",
+        knows_every_exit=True,
+        tells_peak=False,
+        close=made.close,
+    )
+
+
+def compose_rig(lab: Lab) -> Rig:
+    """Services of a project that Compose itself makes."""
+    made = Containers(lab)
+    return Rig(
+        runtime=RUNTIMES["compose"],
+        lab=lab,
+        bot=made.compose_bot,
+        broken=lambda: made.compose_bot(command=["./no-such-bot"]),
+        by_hand=made.up_by_hand,
+        given=made.compose_given,
+        path=CONTAINER_PATH,
+        how_adopted="compose",
+        knows_every_exit=True,
+        tells_peak=False,
+        close=made.close,
+    )
+
+
+def supervisord_rig(lab: Lab) -> Rig:
+    """Programs of a supervisord that restarts nothing by itself. A copy by hand is one that it knows nothing of."""
+    supervisor = Supervisor().up()
+    made = Programs(lab, supervisor)
+    return Rig(
+        runtime=RUNTIMES["supervisord"],
+        lab=lab,
+        bot=made.bot,
+        broken=lambda: made.bot(command=["./no-such-bot"]),
+        by_hand=made.copy_of,
+        given=made.given,
+        tells_peak=False,
+        close=supervisor.close,
+    )
+
+
+RIGS: dict[str, Callable[[Lab], Rig]] = {
+    "process": process_rig,
+    "docker": docker_rig,
+    "compose": compose_rig,
+    "supervisord": supervisord_rig,
+}
 
 
 @pytest.fixture(params=RIGS)
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     with Lab(tmp_path) as lab:
-        yield RIGS[request.param](lab)
+        one = RIGS[request.param](lab)
+        yield one
+        one.close()
 
 
 def test_every_runtime_has_a_rig_here() -> None:
@@ -79,7 +156,8 @@ def test_every_runtime_has_a_rig_here() -> None:
 
 
 def test_a_bot_that_was_never_started_is_nowhere(rig: Rig) -> None:
-    assert rig.look(rig.bot()) == RuntimeLook()
+    seen = rig.look(rig.bot())
+    assert (seen.instances, seen.exit, seen.generation, seen.error) == ((), None, 0, None)
 
 
 def test_a_started_bot_is_one_running_instance_of_ours_bound_to_its_entry(rig: Rig) -> None:
@@ -178,7 +256,9 @@ def test_how_a_bot_ended_is_known_though_nothing_of_botkeep_was_running(
     said = json.loads(reader.communicate(timeout=DEADLINE)[0])
     assert said["pids"] == []
     assert (said["exit"]["code"], said["exit"]["signal"]) == (code, killed_by)
-    assert 40 << 20 < said["exit"]["peak"] < 120 << 20
+    peak = said["exit"]["peak"]
+    assert (peak is not None) == rig.tells_peak
+    assert peak is None or 40 << 20 < peak < 120 << 20
 
 
 def test_a_crash_stays_a_crash_when_somebody_stops_the_bot_afterwards(rig: Rig) -> None:
@@ -196,14 +276,16 @@ def test_a_bot_that_ends_at_once_tells_its_exit_code_at_the_first_look(rig: Rig)
         assert rig.ended(bot).code == 7
 
 
-def test_a_copy_started_by_hand_is_adopted_and_its_exit_is_not_known(rig: Rig) -> None:
+def test_a_copy_started_by_hand_is_adopted_and_how_it_ended_is_known_where_an_engine_saw_it(rig: Rig) -> None:
     bot = rig.bot("--graceful")
     pid = rig.by_hand(bot)
     wait_for(lambda: rig.lab.trading(pid))
     one = rig.look(bot).instances[0]
-    assert (one.pid, one.ours, one.entry, one.how) == (pid, False, None, "command")
+    assert (one.pid, one.ours, one.entry, one.how) == (pid, False, None, rig.how_adopted)
     assert [instance.pid for instance in rig.stop(bot).stopped] == [pid]
-    assert rig.look(bot) == RuntimeLook()
+    seen = rig.look(bot)
+    assert (seen.instances, seen.generation) == ((), 0)
+    assert (seen.exit.code if seen.exit else None) == (0 if rig.knows_every_exit else None)
 
 
 def test_generations_count_starts_and_the_newest_exit_is_the_one_that_is_told(rig: Rig) -> None:
@@ -235,13 +317,12 @@ def test_a_bot_gets_the_variables_of_its_configuration_and_none_of_the_callers_s
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOMEBODY_ELSES_KEY", "hunter2")
-    bot = rig.bot("--ask-environment=environment")
-    target = Target(**{**vars(bot), "environment": {"API_KEY": "k1", "EMPTY": ""}})
-    rig.up(target)
+    switches = ["--ask-environment=environment"]
+    rig.up(rig.given(rig.bot(*switches), switches, {"API_KEY": "k1", "EMPTY": ""}))
     given = dict(pair.split("=", 1) for pair in (rig.lab.home / "environment").read_text().split("\0"))
     assert (given["API_KEY"], given["EMPTY"]) == ("k1", "")
     assert "SOMEBODY_ELSES_KEY" not in given
-    assert given["PATH"] == os.environ["PATH"]
+    assert given["PATH"] == (rig.path or os.environ["PATH"])
 
 
 def test_memory_that_a_bot_may_not_have_ends_it_with_its_own_words(rig: Rig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from botkeep import backups, planning, restore
 from botkeep.backups import LocalStore
 from botkeep.config import Bot
-from botkeep.formats import FORMATS, kind_of
+from botkeep.formats import FORMATS, kind_of, sqlite_settling
 from botkeep.model import BotkeepError, Fill
 from botkeep.plans import RestorePlan
 from botkeep.restore import RestoreProof
@@ -43,6 +44,9 @@ def leave_in_wal(path: Path, rows: int, first: int) -> None:
 class Case:
     """A bot whose file lost some rows and got others since its backup."""
 
+    rows = 50
+    """In the backup."""
+
     def __init__(self, home: Path, kind: str) -> None:
         self.workspace = Workspace(home)
         self.workspace.prepare()
@@ -53,7 +57,7 @@ class Case:
         self.bot = Bot(name="doge", data_file=self.path)
         self.options = self.bot.format_options()
         self.store = LocalStore(self.workspace.backups_dir, keep_free=0)
-        self.files.write(self.path, 50, 0)
+        self.files.write(self.path, self.rows, 0)
         backups.back_up(
             self.bot,
             self.store,
@@ -135,6 +139,93 @@ def test_a_restore_killed_at_any_call_leaves_the_old_content_or_the_new_one_and_
     if len(calls) > 1:
         assert seen["old"] > 5
         assert seen["new"] > 0
+
+
+class Halved(Case):
+    """A database whose second half is lost, with a -wal beside it that SQLite will not fold into what is left."""
+
+    rows = 3000
+    """What is lost is more than SQLite takes for a file that was about to grow."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, "sqlite")
+
+    @property
+    def wal(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-wal")
+
+    def damage(self) -> None:
+        """Nine fills more since the backup, five of them only in the -wal; then the main file is cut."""
+        for beside in self.path.parent.iterdir():
+            beside.unlink()
+        self.files.write(self.path, self.rows, 0)
+        self.files.append(self.path, 4, self.rows)
+        leave_in_wal(self.path, 5, self.rows + 4)
+        os.truncate(self.path, self.path.stat().st_size // 2)
+        self.old = ()
+        self.cut = self.path.read_bytes()
+        self.log = self.wal.read_bytes()
+
+
+def test_a_database_that_sqlite_cannot_fold_is_restored_all_the_same(tmp_path: Path) -> None:
+    case = Halved(tmp_path)
+    assert case.log
+    with closing(sqlite3.connect(case.path)) as base, pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    case.damage()
+    proof = case.apply(case.planned().id)
+    assert proof.rows_after == case.whole == len(case.content()) > case.rows, "fills that only the -wal had are there"
+    assert [path.name for path in case.path.parent.iterdir()] == [case.files.name]
+    assert (proof.quarantine / case.wal.name).read_bytes() == case.log
+    assert (proof.quarantine / case.path.name).read_bytes() == case.cut
+
+
+@kills.needs_strace
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_no_restore_of_a_database_that_cannot_be_folded_leaves_its_log_beside_the_new_file(
+    call: str, tmp_path: Path
+) -> None:
+    case = Halved(tmp_path)
+    found = case.planned()
+    seen: set[tuple[bool, bool]] = set()
+
+    def prepare() -> None:
+        nonlocal found
+        case.damage()
+        found = case.planned()
+
+    for _ in kills.at_each_call(lambda: case.apply(found.id) and None, prepare, (call,)):
+        old, logged = case.path.read_bytes() == case.cut, case.wal.exists()
+        seen.add((old, logged))
+        assert old or not logged, "a new file beside an old log"
+        assert old or len(case.content()) == case.whole, "a third state"
+        assert not logged or case.wal.read_bytes() == case.log
+        try:
+            assert case.apply(found.id).rows_after == case.whole
+        except BotkeepError as done:
+            assert "was carried out" in str(done)  # noqa: PT017 - either answer is right, by when it was killed
+        assert len(case.content()) == case.whole
+        assert [path.name for path in case.path.parent.iterdir()] == [case.files.name], "nothing is left beside it"
+    assert (True, True) in seen
+    if call == "rename":
+        assert (True, False) in seen, "it was not killed between the log's end and the new file"
+
+
+@kills.needs_strace
+def test_settling_what_cannot_be_folded_never_touches_the_file_and_can_be_killed_at_any_call(tmp_path: Path) -> None:
+    case = Halved(tmp_path)
+
+    def work() -> None:
+        assert sqlite_settling.settle(case.path, case.options) == {"settled": False}
+
+    left = set()
+    for _ in kills.at_each_call(work, case.damage, DATABASE_CALLS):
+        assert case.path.read_bytes() == case.cut
+        left.add(case.wal.exists())
+        work()
+        assert case.path.read_bytes() == case.cut
+        assert [path.name for path in case.path.parent.iterdir()] == [case.files.name]
+    assert left == {True, False}
 
 
 def test_the_quarantine_holds_what_belongs_to_a_database_too(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,8 +25,10 @@ from botkeep.runtimes import RUNTIMES, compose, docker, docker_control, docker_l
 from botkeep.runtimes.docker_address import Address, address_of, place_of
 from botkeep.runtimes.docker_facts import Containers, Inspected, Listed, moment, nanoseconds
 from botkeep.runtimes.docker_log import Message
+from botkeep.runtimes.docker_memory import FILE, RunMemory
 from botkeep.runtimes.docker_units import Container, code_or_signal, container_of, why_not
 from botkeep.runtimes.engine import NoSuchUnitError
+from botkeep.runtimes.procs import ProcessTable
 from botkeep.workspace import Workspace
 from support.loopback import Serve, servers
 
@@ -293,11 +297,18 @@ def test_the_name_that_a_linked_container_uses_is_nobodys_own() -> None:
 
 
 def test_a_container_that_compose_left_renamed_is_still_the_bot_and_a_second_living_one_is_a_copy() -> None:
-    renamed = ("249662c60a09_bot", "exited", {})
+    renamed = ("249662c60a09_bot", "exited", service())
     assert names(docker_config("bot").among(many(renamed))) == ["249662c60a09_bot"]
     assert names(docker_config("bot").among(many(renamed, ("bot", "running", {})))) == ["bot"]
-    alive = ("249662c60a09_bot", "running", {})
+    alive = ("249662c60a09_bot", "running", service())
     assert names(docker_config("bot").among(many(alive, ("bot", "running", {})))) == ["bot", "249662c60a09_bot"]
+
+
+def test_a_name_that_only_looks_like_composes_is_another_container() -> None:
+    engine = many(("bot", "running", {}), ("249662c60a09_bot", "running", {}))
+    assert names(docker_config("bot").among(engine)) == ["bot"]
+    own = many(("bot", "running", {}), (f"{'2' * 12}_bot", "running", {}))
+    assert names(docker_config("bot").among(own)) == ["bot", f"{'2' * 12}_bot"]
 
 
 def test_a_service_is_found_by_its_labels_and_both_of_its_containers_are_told() -> None:
@@ -512,6 +523,14 @@ def test_where_the_newest_run_begins_is_found_by_the_times_of_the_lines(
     assert docker_log._began(one, known, docker_log._Read(said, {})) == expected
 
 
+def test_of_a_container_that_nobody_has_read_yet_the_earlier_runs_are_told_apart() -> None:
+    said = [replace(one, at=one.at + 60 * 10**9 * (place >= 2)) for place, one in enumerate(lines(4))]
+    one = Container(id=ID, run="new", state=InstanceState.RUNNING, began=said[2].at - 1)
+    assert docker_log._began(one, {}, docker_log._Read(said, {})) == {"began": 2 * 48}
+    first = unit(state("running", FinishedAt="0001-01-01T00:00:00Z"))
+    assert docker_log._began(first, {}, docker_log._Read(said, {})) == {"began": 0}
+
+
 def test_a_run_that_has_said_nothing_yet_begins_where_the_copy_ends() -> None:
     said = lines(4)
     one = Container(id=ID, run="new", state=InstanceState.RUNNING, began=said[-1].at + 1)
@@ -679,3 +698,98 @@ def test_what_an_engine_noted_of_a_death_is_the_exit_of_the_run_before() -> None
     seen = docker_control.from_diary(events, ended)
     assert (seen.code, seen.signal, seen.out_of_memory) == (None, 9, True)
     assert docker_control.from_diary(events[:1], ended) == ended
+
+
+def test_an_engine_that_once_gave_no_output_in_time_does_not_keep_a_hundred_bots_waiting(serve: Serve) -> None:
+    def engine(connection: socket.socket) -> None:
+        connection.sendall(PING)
+        connection.recv(65536)
+        connection.recv(65536)
+
+    host = f"tcp://127.0.0.1:{serve(engine).port}"
+    bot = docker.Config(kind="docker", container="bot", host=host)
+    one = Container(id=ID, run="r", state=InstanceState.RUNNING, began=1)
+    with pytest.raises(EngineError, match="gave no complete answer"):
+        docker_log.read_log(bot, one, {}, SECONDS)
+    began = time.monotonic()
+    for _ in range(100):
+        with pytest.raises(EngineError, match="it is not asked again so soon"):
+            docker_log.read_log(bot, one, {}, SECONDS)
+    assert time.monotonic() - began < SECONDS
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"%s": 1}' % ID.encode(), b'{"%s": {"pid": "x"}}' % ID.encode()])
+def test_a_memory_that_was_torn_or_edited_remembers_nothing(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / FILE).write_bytes(left)
+    memory = RunMemory(tmp_path, ProcessTable.read())
+    assert memory.recall(in_list()) is None
+    memory.changed = True
+    memory.write()
+    assert json.loads((tmp_path / FILE).read_bytes()) == {}
+
+
+def test_without_the_sdk_every_bot_in_a_container_says_what_to_install(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['docker'] = None\n"
+        "from botkeep.runtimes import docker, docker_control\n"
+        "bot = docker.Config(kind='docker', container='bot')\n"
+        "print(docker_control.units({'bot': bot}, 1.0)['bot'])\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said == 'Bots in containers need botkeep[docker]: pip install "botkeep[docker]".\n'
+
+
+def test_a_check_of_plain_processes_loads_no_engine() -> None:
+    loaded = "[name for name in sys.modules if 'docker' in name]"
+    script = f"import sys, botkeep.runtimes as r; r.RUNTIMES['process'].Config; print({loaded})"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# ---------------------------------------------------------------------------------------------------- limits.memory
+
+
+@pytest.mark.parametrize(
+    ("memory", "most", "step"),
+    [
+        ({"most": "2GB", "step": 1.5}, 2_000_000_000, "1.5"),
+        ({"most": "512MiB"}, 512 << 20, "1.5"),
+        ({"most": "1.5 GiB", "step": 2}, 3 << 29, "2"),
+    ],
+)
+def test_a_memory_limit_is_written_as_people_write_sizes(
+    tmp_path: Path, memory: dict[str, Any], most: int, step: str
+) -> None:
+    bot = load_fleet(fleet_with(tmp_path, memory)).entries[0].bot
+    assert bot is not None
+    assert bot.limits.memory is not None
+    assert (bot.limits.memory.most, str(bot.limits.memory.step)) == (most, step)
+
+
+@pytest.mark.parametrize(
+    ("memory", "kind", "said"),
+    [
+        (
+            {"most": 2_000_000_000},
+            "docker",
+            "$.bots[0].limits.memory.most: found 2000000000; write an amount of memory",
+        ),
+        ({"most": "2"}, "docker", 'like "512MiB" or "2GB"'),
+        ({"most": "1MB"}, "docker", "at least 4 MiB"),
+        ({"most": "2GB", "step": 1}, "docker", "write more than 1"),
+        ({"step": 2}, "docker", "it is missing"),
+        ({"most": "2GB", "least": "1GB"}, "docker", "there is no such key"),
+        ({"most": "2GB"}, "process", "only the memory limit of a container can be raised"),
+    ],
+)
+def test_a_memory_limit_that_means_nothing_is_refused(
+    tmp_path: Path, memory: dict[str, Any], kind: str, said: str
+) -> None:
+    assert said in str(load_fleet(fleet_with(tmp_path, memory, kind)).entries[0].problem)
+
+
+def fleet_with(home: Path, memory: dict[str, Any], kind: str = "docker") -> Workspace:
+    runtime = {"kind": "docker", "container": "x"} if kind == "docker" else {"kind": "process", "command": ["x"]}
+    bot = {"name": "doge", "runtime": runtime, "limits": {"memory": memory}}
+    (home / "config").mkdir()
+    (home / "config/bots.json").write_text(json.dumps({"bots": [bot]}))
+    return Workspace(home)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import deaths, leaving
+from . import deaths, leaving, stillopen
 from .answers import ask, intent_data, later, refused
 from .bench import POLL_SECONDS, UNATTEMPTED, Bench, Case, blank, busy, locked, open_case
 from .config import Bot
@@ -30,6 +30,7 @@ from .model import (
     ActionReport,
     Actor,
     BotkeepError,
+    Ended,
     EngineError,
     Exit,
     Fault,
@@ -166,6 +167,8 @@ def _restart_locked(case: Case, asked_at: int, override: str | None, only_for: F
     if not seen.instances and seen.exit and seen.exit.at:
         data["exit"] = {"key": seen.exit.key, "at": iso(seen.exit.at), "asked": seen.exit.asked}
     intent = case.record(Kind.INTENT, clean(case.reason), data=data)
+    if override:  # a person starts it with the trades as they are: it is not held back for them any more
+        bench.ledger.set_cursor(case.bot.name, stillopen.CURSOR, {})
     return _replace(replace(case, target=ready), intent, verdict)
 
 
@@ -237,8 +240,16 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
             data=UNATTEMPTED,
         )
     was = _what_was(verdict, [one.pid for one in stopped.stopped], ended)
-    said = [one for one in (was, held, leaving.said_of_left(case)) if one]
+    more = _more_memory(case) if Fault.OUT_OF_MEMORY in verdict.faults else None
+    said = [one for one in (was, held, more, leaving.said_of_left(case)) if one]
     return _start(case, intent, "; ".join(said), policy)
+
+
+def _more_memory(case: Case) -> str | None:
+    """As far as the person's `limits` allow; in the outcome with the old and the new value."""
+    from .memory_limit import raise_limit
+
+    return raise_limit(case)
 
 
 def _what_was(verdict: Verdict, stopped: Sequence[int | None], ended: Exit | None) -> str:
@@ -255,6 +266,9 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
         case.bench.ledger.set_cursor(name, "launched", {"entry": intent.id})
     try:
         require_only_writer(case)
+    except EngineError as error:  # nothing was tried, so it does not count for the back-off
+        return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data=UNATTEMPTED)
+    try:
         started = case.runtime.start(case.target, intent.id, case.deadline)
     except BotkeepError as error:
         return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data={"attempted": True})
@@ -417,6 +431,7 @@ def _restore_locked(case: Case, plan_id: str) -> ActionReport:
             left = ", ".join(stopped.left) or ", ".join(f"pid {pid}" for pid in writers)
             text = f"{case.bot.name}: nothing was restored, since {left} still may write its data file."
             return case.finish(intent, Result.FAILED, text)
+        _remember_open(case, plan.still_open)  # before the file is there: killed in between, the bot stays down, too
         try:
             proof = apply_files(plan, case.bot, workspace, bench.clock(), stores=bench.stores.all, held=held)
         except BotkeepError as error:
@@ -447,8 +462,15 @@ def _not_restored(
     return case.finish(intent, Result.FAILED, f"{name}'s file was not completed, and it {runs}: {error}", data=data)
 
 
+def _remember_open(case: Case, trades: Sequence[Ended]) -> None:
+    """Trades that keep the bot down for as long as its file has them open."""
+    kept = {"trades": stillopen.as_json(trades)} if trades else {}
+    case.bench.ledger.set_cursor(case.bot.name, stillopen.CURSOR, kept)
+
+
 def _forget_what_was_wrong(case: Case, proof: RestoreProof) -> None:
     """What log and backup said about the old file says nothing about the new one."""
+    _remember_open(case, proof.still_open)
     ledger, name = case.bench.ledger, case.bot.name
     ended = case.runtime.look(case.target, ProcessTable.read()).exit
     ledger.set_cursor(name, "compared", deaths.settled(ledger.cursor(name, "compared"), ended))
@@ -461,6 +483,8 @@ def _after_restore(
 ) -> ActionReport:
     """Start it again where that can help; the proof is in the outcome either way."""
     data = proof.as_data()
+    if proof.still_open:  # the proof's sentence says so, and what a person does
+        return case.finish(intent, Result.DONE, proof.sentence, data=data)
     why_not = _why_no_start(case, verdict, was_running=was_running)
     if why_not:
         return case.finish(intent, Result.DONE, f"{proof.sentence} It was not started: {why_not}", data=data)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -136,6 +137,7 @@ def back_up(
                 accepted=how.accept,
                 figures=taken.figures,
                 checked=how.print,
+                path=os.path.realpath(path),
             ),
         )
         if not unchanged:

@@ -14,9 +14,10 @@ from . import backups
 from .backups import Snapshot, Store
 from .datafile import DataFile
 from .formats.base import Rebuilt, TradeTable, inspect_whole
-from .model import BotkeepError, DataVerdict
+from .model import BotkeepError, DataVerdict, Ended
 from .plans import Counts, Money
 from .reconcile import Missing
+from .stillopen import unclosed
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Built:
     left_out: tuple[str, ...]
     sha256: str
     table: TradeTable | None
+    closed: int = 0
+    """Rows that were open in the backup and that the log closed: no new ones."""
 
     @property
     def counts(self) -> Counts:
@@ -43,8 +46,14 @@ class Built:
             salvaged=made.salvaged,
             replayed=self.added,
             dropped=made.dropped - made.dropped_sound,
+            closed=self.closed,
             contradicting=made.dropped_sound,
         )
+
+    @property
+    def still_open(self) -> tuple[Ended, ...]:
+        """Trades that it has as open, and that the log shows closed: a bot that goes on with it closes them again."""
+        return unclosed(self.table, self.missing.ended)
 
 
 def add(file: DataFile, target: Path, rebuilt: Rebuilt, missing: Missing, table: TradeTable | None) -> Built:
@@ -52,8 +61,9 @@ def add(file: DataFile, target: Path, rebuilt: Rebuilt, missing: Missing, table:
     if not missing.trades:
         return Built(target, rebuilt, missing, 0, (), rebuilt.sha256, table)
     added = file.kind.append(target, missing.trades, options=file.options)
-    count = len(missing.trades) - len(added.left_out)
-    return Built(target, rebuilt, missing, count, added.left_out, added.sha256, file.table(target))
+    count = len(missing.trades) - len(added.left_out) - added.closed
+    table = file.table(target)
+    return Built(target, rebuilt, missing, count, added.left_out, added.sha256, table, added.closed)
 
 
 def bad_rows(rebuilt: Rebuilt) -> int:

@@ -470,6 +470,23 @@ def _schedule(asked: Arguments) -> int:
     return 0
 
 
+def _supervisord_config(asked: Arguments) -> int:
+    from .config import load_fleet
+    from .supervisord_config import save, written
+
+    workspace = _workspace(asked)
+    workspace.prepare()  # supervisord refuses to start where the folder of a log is missing
+    made = written(load_fleet(workspace), server=asked.server, programs_only=asked.programs_only)
+    if asked.out is None:
+        _print(made.text.rstrip("\n"))
+    else:
+        save(made.text, asked.out)
+        _print(f"{asked.out} is written. Try it: supervisord -n -c {asked.out}")
+    for note in made.notes:
+        print(f"botkeep: {note}", file=sys.stderr)
+    return 0
+
+
 def _command() -> str:
     """The path of this botkeep: cron has no PATH to speak of."""
     called = Path(sys.argv[0])
@@ -659,6 +676,10 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]
                     _arg("file", metavar="FILE", nargs="?", type=Path, help="check this one; else the workspace's own"),
                     _arg("--profile", metavar="NAME", type=_profile, help="list what counts for its bots"), JSON)),
     "schedule": (_schedule, "print crontab lines, and how to have an assistant woken", ()),
+    "supervisord-config": (_supervisord_config, "write a safe configuration for supervisord from config/bots.json",
+             (_arg("--out", metavar="FILE", type=Path, help="write it there; else it is printed"),
+              _arg("--server", metavar="URL", help="for this supervisord, where the bots name several"),
+              _arg("--programs-only", action="store_true", help="to be included by a configuration that you have"))),
     "docs": (_docs, "write the generated tables of this checkout",
              (_arg("--check", action="store_true", help="only say whether they are up to date"),)),
     "serve": (_serve, "answer an assistant over MCP on standard input and output",

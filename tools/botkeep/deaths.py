@@ -5,14 +5,18 @@ Compared once for each death. What was found stands until the file is another on
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from glob import escape
 from pathlib import Path
 from typing import Any
 
+from . import stillopen
+from .changes import rotated
 from .config import Bot, Fleet
 from .datafile import DataFile
 from .model import (
@@ -29,7 +33,7 @@ from .model import (
 )
 from .reconcile import LOG_BUDGET, Missing, finding_of, gather, has_source, lost_since
 from .stores import open_stores
-from .stores.manifests import newest
+from .stores.manifests import Snapshot, newest
 from .workspace import Workspace
 
 AT_A_LOOK = 24 << 20
@@ -188,11 +192,16 @@ def _only_an_exchange(bot: Bot, *, exchange: bool) -> bool:
 
 
 def _backed_up_to(bot: Bot, fleet: Fleet) -> datetime | None:
+    snapshot = _newest(bot, fleet)
+    return snapshot.last_at if snapshot else None
+
+
+def _newest(bot: Bot, fleet: Fleet) -> Snapshot | None:
+    """By its manifest alone."""
     try:
-        snapshot, _ = newest(open_stores(fleet).local, bot.name)
+        return newest(open_stores(fleet).local, bot.name)[0]
     except StoreError:
         return None
-    return snapshot.last_at if snapshot else None
 
 
 def _why_not_addable(file: DataFile, missing: Missing, workspace: Workspace, now: datetime) -> str:
@@ -211,6 +220,55 @@ def _why_not_addable(file: DataFile, missing: Missing, workspace: Workspace, now
 def _doubtful(found: Finding, why: str) -> Finding:
     text = f"{found.text} They cannot be added: {why.rstrip('.')}. A person has to look."
     return replace(found, certain=False, text=text)
+
+
+# --- what only a backup knows ------------------------------------------------------------------------------------
+
+
+def missed(bot: Bot, fleet: Fleet, data: Inspection | None, *, writing: bool) -> Inspection | None:
+    """A file that is missing is damage (C14) if a backup has rows of it, though no look ever saw it.
+
+    Not if it was moved aside (a rotation), nor if the backup is of another path: then the bot was only configured anew,
+    and its new file must not get the old one's trades. The store is asked for a missing file only.
+    """
+    if data is None or bot.data_file is None or data.verdict is not DataVerdict.MISSING or data.findings:
+        return data
+    path, good = Path(os.path.realpath(bot.data_file)), _newest(bot, fleet)
+    if good is None or not good.rows or good.path != str(path) or _moved_aside(path, good):
+        return data
+    text = f"It is gone; the backup of {good.at:%Y-%m-%d %H:%M:%SZ} has {good.rows} rows of it."
+    return replace(data, findings=(Finding("C14", text, not writing),))
+
+
+def _moved_aside(path: Path, good: Snapshot) -> bool:
+    """Whether it is beside its old place under a longer name: the same file, or packed with what the backup has."""
+    for one in path.parent.glob(f"{escape(path.stem)}*"):
+        try:
+            seen = one.stat()
+        except OSError:
+            continue
+        same = (seen.st_dev, seen.st_ino) == (good.source.get("dev"), good.source.get("ino"))
+        if same and not one.name.endswith(COMPANIONS) and seen.st_size >= good.source.get("size", 0):
+            return True
+    return rotated(path, good) is not None
+
+
+COMPANIONS = ("-wal", "-shm", "-journal")
+"""Of a database: small files that come and go, and may get the number of one that was deleted."""
+
+
+# --- what a restore left open ---------------------------------------------------------------------------------------
+
+
+def left_open(bot: Bot, data: Inspection | None, known: Mapping[str, Any] | None) -> tuple[Finding, ...]:
+    """R3 for as long as the file has a trade open that a restore left so; read again, for a person may have closed it.
+
+    `known`: the ledger's cursor `stillopen.CURSOR`.
+    """
+    trades = stillopen.from_json((known or {}).get("trades", ()))
+    if not trades or data is None or data.verdict not in (DataVerdict.OK, DataVerdict.REPLACED):
+        return ()
+    return stillopen.finding_of(stillopen.unclosed(DataFile.of(bot).table(), trades), bot.name)
 
 
 # --- what stands -------------------------------------------------------------------------------------------------

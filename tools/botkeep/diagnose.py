@@ -91,8 +91,13 @@ _EXPLAINS = {
 
 
 def leading(causes: Sequence[Cause]) -> Cause | None:
-    """The cause to name first: of the newest run, and the one that forbids most."""
-    return min(causes, key=lambda one: (not one.this_run, _WEIGHT[one.klass], -one.count), default=None)
+    """The cause to name first: of the newest run, the one that forbids most, with an end or a playbook."""
+    return min(causes, key=_weight, default=None)
+
+
+def _weight(one: Cause) -> tuple[bool, int, bool, bool, int]:
+    """Lines of a bot that backs off are many, and the ban that it backs off from is named once."""
+    return not one.this_run, _WEIGHT[one.klass], one.until is None, one.fault is None, -one.count
 
 
 @dataclass(frozen=True)

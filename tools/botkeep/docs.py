@@ -152,7 +152,8 @@ def _first_sentence(text: str | None) -> str:
 
 def _module_rows(modules: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, module in modules.items():
-        yield f"`{name}`", _first_sentence(module.__doc__ if isinstance(module, ModuleType) else type(module).__doc__)
+        about = getattr(module, "engine", module)  # an engine's runtime is the same code for all of them
+        yield f"`{name}`", _first_sentence(about.__doc__ if isinstance(about, ModuleType) else type(about).__doc__)
 
 
 def _skill_rows(root: Path) -> Iterator[tuple[str, str]]:

@@ -344,8 +344,9 @@ def _kept_by(seen: HostLook) -> str:
 def _names_asked(asked: Asked, seconds: float, now: datetime) -> tuple[list[HostCause], list[str]]:
     """What cannot be resolved; or, where the log complains of names, that all can by now."""
     kinds = {kind_of(one) for one in asked.causes}
-    if not asked.hosts or not kinds & {CauseKind.DNS, CauseKind.EXCHANGE}:
-        return [], []
+    answered = kinds & {CauseKind.RATE, CauseKind.KEY} and CauseKind.DNS not in kinds
+    if not asked.hosts or answered or not kinds & {CauseKind.DNS, CauseKind.EXCHANGE}:
+        return [], []  # an exchange that bans us was found
     from .resolving import resolve
 
     answers = resolve(asked.hosts, seconds)

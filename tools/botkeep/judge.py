@@ -145,7 +145,7 @@ def _notes(seen: Observation) -> tuple[str, ...]:
     odd = [f"Its data file ({one.rule}): {one.text}" for one in seen.data.findings] if seen.data and sound else []
     engine = seen.runtime.notes
     unusable = [f"Its API says nothing that can be used: {seen.program.api}"] if seen.program.api else []
-    return (*odd, *engine, *unusable, *seen.program.notes)
+    return (*odd, *engine, *unusable, *seen.program.notes, *seen.notes)
 
 
 def _up(look: _Look, status: Status) -> bool | None:
@@ -327,6 +327,8 @@ def _damage_key(data: Inspection, finding: Finding) -> str:
     these for a moment, and two such moments are no evidence.
     """
     inode = ":".join(data.identity.split(":")[:2])
+    if finding.key:
+        return f"{inode}:{finding.key}"
     where = inode if finding.rule in DAMAGED_ROWS else data.identity
     return f"{where}:{finding.offset}:{finding.text}"
 

@@ -23,6 +23,7 @@ ENOUGH = 16
 MANY = 500
 """Marks of one kind in one look before they may be a crowd: a day of heartbeats is none."""
 PER_BLOCK = 12
+"""Of them, on average: fewer are looked at in no time."""
 _CUT_WORD = rb"\n(?:[!-\x7f]|[\xc0-\xff][\x80-\xbf]+){%d}\r?\n" % WIDTH
 """A line that a console made of the inside of a long word: a text may be cut by its ends."""
 _FOLD = rb"\s{1,3}"
@@ -130,6 +131,7 @@ class Crowded:
         self._marks = {mark.id: mark for mark in catalogue.marks if mark.contains}
         self._stated: Counter[str] = Counter()
         self._crowd: tuple[str, ...] = ()
+        self._scanners: dict[tuple[str, ...], Scanner] = {}
         self._blocks = 0
 
     def hits(self, data: bytes, bounds: Bounds, *, far: bool) -> Iterator[Hit]:
@@ -142,7 +144,8 @@ class Crowded:
                 yield Hit(*bounds(data, place), (self._marks[name],), alone=True)
         self._blocks += 1
         many = max(MANY, self._blocks * PER_BLOCK)
-        self._crowd += tuple(name for name, count in self._stated.items() if count > many and name not in crowd)
+        known = self._crowd
+        self._crowd += tuple(name for name, count in self._stated.items() if count > many and name not in known)
 
     def stated(self, mark: MarkPattern) -> None:
         """A line was one of these."""
@@ -150,9 +153,11 @@ class Crowded:
             self._stated[mark.id] += 1
 
     def _scanner(self, crowd: tuple[str, ...]) -> Scanner:
-        left_out = [self._marks[name] for name in crowd]
-        patterns = tuple(one for one in self._all if not any(one is mark for mark in left_out))
-        return scanner_for(patterns, joined=self._joined)
+        if crowd not in self._scanners:
+            left_out = [self._marks[name] for name in crowd]
+            patterns = tuple(one for one in self._all if not any(one is mark for mark in left_out))
+            self._scanners[crowd] = scanner_for(patterns, joined=self._joined)
+        return self._scanners[crowd]
 
 
 def _everything(data: bytes, bounds: Bounds) -> Iterator[Hit]:

@@ -209,6 +209,8 @@ class Finding:
     """Counted from 1, the header not counted."""
     offset: int | None = None
     """Bytes from the start of the file."""
+    key: str = ""
+    """Equal in two looks at the same damage while the file is being written; empty: the file has to be the same one."""
 
 
 @dataclass(frozen=True)
@@ -487,6 +489,8 @@ class Observation:
     program: ProgramLook = field(default_factory=ProgramLook)
     marks: Mapping[str, Mark] = field(default_factory=dict)
     host: HostLook | None = None
+    notes: tuple[str, ...] = ()
+    """What of its log could not be read in full: sentences."""
 
 
 @dataclass(frozen=True)
@@ -749,6 +753,15 @@ class OpenTrade:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A trade that a log shows closed to its end, whatever else of it can be believed."""
+
+    id: str
+    symbol: str
+    opened: datetime
+
+
+@dataclass(frozen=True)
 class Replay:
     """Trades read again from somewhere else than the data file: the bot's own log or events, or the exchange.
 
@@ -768,6 +781,8 @@ class Replay:
     """Up to here; None with `since`: up to now."""
     quarantined: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    ended: tuple[Ended, ...] = ()
+    """Of a log of whole trades: those that it shows closed, also where their figures are not believed."""
 
     @property
     def trades(self) -> tuple[Fill | ClosedTrade, ...]:

@@ -19,6 +19,7 @@ from .held import Held, hold
 from .model import BotkeepError, DataVerdict, Finding, Inspection, StoreError
 from .plans import USED, RestorePlan
 from .reconcile import Missing
+from .stillopen import text_of
 from .workspace import Workspace
 
 
@@ -121,13 +122,14 @@ def _made(
         rescued=str(base.rescued or ""),
         from_held=base.from_held,
         merges=base.merges,
-        trades_known=_trades(built) - built.added,
+        trades_known=_trades(built) - built.added - built.closed,
         only_adds=findings[0].rule == "R1",
         pnl_now=base.file.money(base.file.table()),
         pnl_expected=base.file.money(built.table),
         sha256_expected=built.sha256,
         notes=(*built.missing.notes, *built.left_out, *(one.text for one in built.missing.quarantined)),
         sentence="",
+        still_open=built.still_open,
     )
 
 
@@ -244,7 +246,7 @@ def _missing_trades(file: DataFile, seen: Inspection, built: Built) -> tuple[Fin
         raise BotkeepError(
             f"There is nothing to restore: {file.path} is not damaged ({seen.rows} rows, all sound).{about}"
         )
-    if not built.added:
+    if not built.added and not built.closed:
         why = "; ".join(built.left_out) or "its format cannot take them"
         raise BotkeepError(f"{found.text} They cannot be added to {file.path}: {why}. A person has to look.")
     return (found,)
@@ -260,9 +262,10 @@ def _plan_sentence(made: RestorePlan) -> str:
         head += " would give"
     rows = f"{made.rows_expected} rows, where {made.rows_good} can be read now: {made.counts.text}."
     joined = f"{head}: {rows}" if made.only_adds else f"{head} {rows}"
-    replayed = f" Replayed: {', '.join(made.replay_from)}." if made.counts.replayed else ""
+    replayed = f" Replayed: {', '.join(made.replay_from)}." if made.counts.replayed or made.counts.closed else ""
     unprovable = f" {made.unprovable}" if made.unprovable else ""
-    return f"{joined}{replayed}{unprovable}{money_text(made.pnl_now, made.pnl_expected)}"
+    money = money_text(made.pnl_now, made.pnl_expected)
+    return f"{joined}{replayed}{unprovable}{money}{text_of(made.still_open, made.bot, planned=True)}"
 
 
 def _source(made: RestorePlan) -> str:

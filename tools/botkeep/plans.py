@@ -12,8 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from . import stillopen
 from .durable import read_json, write_atomic
-from .model import BotkeepError, Finding, iso, parse_iso
+from .model import BotkeepError, Ended, Finding, iso, parse_iso
 from .workspace import Workspace
 
 LASTS = timedelta(minutes=10)
@@ -44,6 +45,8 @@ class Counts:
     """Unreadable rows and remains of the damaged file."""
     contradicting: int = 0
     """Sound rows of the damaged file that are others than the backup's, and not newer: left out. Perhaps an edit."""
+    closed: int = 0
+    """Of the rows, those that were open in the backup and are closed as the log says."""
 
     @property
     def text(self) -> str:
@@ -51,6 +54,8 @@ class Counts:
         parts = [f"{self.kept} kept", f"{self.restored} from the backup", f"{self.salvaged} salvaged"]
         if self.replayed:
             parts.append(f"{self.replayed} replayed")
+        if self.closed:
+            parts.append(f"{self.closed} of these closed from the log")
         edited = f", and {self.contradicting} sound ones that contradict the backup" if self.contradicting else ""
         return f"{', '.join(parts)}; {self.dropped} unreadable rows left out{edited}"
 
@@ -99,6 +104,8 @@ class RestorePlan:
     """Of the file as it would be now; rows that come in until the plan is carried out change it."""
     notes: tuple[str, ...]
     sentence: str
+    still_open: tuple[Ended, ...] = ()
+    """Open in the restored file and closed by the log: with any, the bot is not started afterwards."""
 
     @property
     def rows_expected(self) -> int:
@@ -183,6 +190,7 @@ def plan_of(record: Mapping[str, Any]) -> RestorePlan:
             "counts": Counts(**raw["counts"]),
             "replay_from": tuple(raw["replay_from"]),
             "notes": tuple(raw["notes"]),
+            "still_open": stillopen.from_json(raw.get("still_open", ())),
             "pnl_now": money_from(raw["pnl_now"]),
             "pnl_expected": money_from(raw["pnl_expected"]),
         }
@@ -196,6 +204,7 @@ def _as_json(made: RestorePlan) -> dict[str, Any]:
         "made_at": iso(made.made_at),
         "expires_at": iso(made.expires_at),
         "snapshot_at": iso(made.snapshot_at) if made.snapshot_at else None,
+        "still_open": stillopen.as_json(made.still_open),
         "pnl_now": money_json(made.pnl_now),
         "pnl_expected": money_json(made.pnl_expected),
     }

@@ -6,16 +6,17 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from . import deaths, diagnose, health, host, progress
+from . import deaths, diagnose, health, host, progress, stillopen
 from .config import Bot, BotEntry, Fleet
 from .datafile import kind_name
 from .formats import FORMATS
 from .held import holds_deleted
 from .model import (
+    Cause,
     DataVerdict,
     EngineError,
     Finding,
@@ -39,12 +40,15 @@ from .workspace import Workspace
 
 Cursor = dict[str, Any]
 ReadCursor = Callable[[str, str], Cursor | None]
-"""(bot, `data` or `log`) -> where the last look ended."""
+"""(bot, `data`, `log` or `output`) -> where the last look ended."""
 WATCHING_RUNTIME = "process"
 """What sees a bot without a configured runtime: the process table."""
 ENDPOINT_THREADS = 8
 ACTION_SECONDS = 3.0
 """For a bot's API, when an action asks it."""
+SAME_RUN = timedelta(seconds=5)
+"""A log that was written longer after the end of the run that we know is another run's."""
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,9 @@ class _Look:
     path: Path | None = None
     """Of its log."""
     log: LogLook | None = None
+    """With the causes that only its output names."""
+    output: LogLook | None = None
+    """What it wrote past its log before it ended."""
     problem: str = ""
     """Why its files cannot be read."""
     program: ProgramLook = field(default_factory=ProgramLook)
@@ -257,15 +264,18 @@ class _Around:
             return Seen(Observation(bot=name, at=now, runtime=RuntimeLook(error=one.problem)))
         try:
             data = _look_at_data(bot, one.runtime, self.cursor(name, "data"), now)
+            data = deaths.missed(bot, self.fleet, data, writing=bool(one.runtime.instances))
             known, marks = self.cursor(name, "compared"), one.log.marks if one.log else {}
+            open_still = deaths.left_open(bot, data, self.cursor(name, stillopen.CURSOR))
             compared = deaths.at_a_look(bot, self.fleet, one.runtime, data, marks, known, now, self.spend)
         except OSError as error:  # a disk that fails under one bot's files is that bot's verdict
             return Seen(Observation(bot=name, at=now, runtime=RuntimeLook(error=_unreadable(error))))
-        data_seen = _with_lost_and_changed(data, compared, self.cursor(name, "changed"))
+        data_seen = _with_lost_and_changed(data, compared, self.cursor(name, "changed"), open_still)
         one.program = _with_versions(one, self.cursor(name, "program"), now)
         cursors = {
             "data": data.cursor if data else None,
             "log": one.log.cursor if one.log else None,
+            "output": one.output.cursor if one.output else None,
             "compared": compared,
             "program": one.program.cursor,
             "left": _left(one, self.cursor),
@@ -292,7 +302,18 @@ class _Around:
             program=one.program,
             marks=log.marks if log else {},
             host=self.host,
+            notes=_unread(log) if log else (),
         )
+
+
+def _unread(log: LogLook) -> tuple[str, ...]:
+    """What a look at a log had to leave out: nobody may take it for silence."""
+    said = []
+    if log.skipped:
+        said.append(f"{log.skipped / 1e6:.0f} MB of its log came at once and were not read.")
+    if log.slow:
+        said.append(f"Of its log these take too long to find and were left out: {', '.join(log.slow)}.")
+    return tuple(said)
 
 
 def _with_versions(one: _Look, kept: Cursor | None, now: datetime) -> ProgramLook:
@@ -329,12 +350,15 @@ def _unreadable(error: OSError) -> str:
 
 
 def _with_lost_and_changed(
-    data: Inspection | None, compared: Cursor | None, changed: Cursor | None
+    data: Inspection | None, compared: Cursor | None, changed: Cursor | None, open_still: Sequence[Finding]
 ) -> Inspection | None:
-    """What no look at the file alone can find: trades it never got, and rows that are others than in the backup."""
+    """What no look at the file alone can find: trades it never got, rows that are others than in the backup, and what
+
+    a restore had to leave open.
+    """
     if data is None or data.verdict not in (DataVerdict.OK, DataVerdict.REPLACED):
         return data
-    found = [Finding(**raw) for raw in (compared or {}).get("findings", ())]
+    found = [*open_still, *(Finding(**raw) for raw in (compared or {}).get("findings", ()))]
     if changed and changed.get("inode") == ":".join(data.identity.split(":")[:2]):
         found += [Finding(**raw) for raw in changed["findings"]]
     if not found:
@@ -387,20 +411,73 @@ def _read_log(one: _Look, cursor: ReadCursor, now: datetime) -> None:
         return
     if path is None:
         return
-    ended = runtime.exit.at if runtime.exit and not runtime.instances else None
-    started = [instance.started_at for instance in runtime.instances if instance.started_at]
+    kept = cursor(one.bot.name, "log")
     try:
-        one.log = diagnose.read_log(
-            path,
-            cursor=cursor(one.bot.name, "log"),
-            now=ended or now,
-            zone=one.bot.timezone,
-            catalogue=lambda: signatures_for(Workspace(one.target.home), one.bot.name, one.profile)[0],
-            run_offset=runtime_of(one.bot).run_offset(one.target) if path == one.target.log_path else None,
-            run_started=max(started, default=None),
-        )
+        one.log = _read(one, path, kept, now)
+        one.output = _read_output(one, path, cursor(one.bot.name, "output"), now)
     except OSError as error:
         one.problem = _unreadable(error)
+        return
+    if kept is None:
+        one.log = replace(one.log, skipped=0)  # of a log that nobody has read before, the end is what is looked at
+    if one.output is not None:
+        one.log = _with_output(one.log, one.output)
+
+
+def _read(one: _Look, path: Path, kept: Cursor | None, now: datetime) -> LogLook:
+    """What is new in a file that the bot writes. Raises OSError."""
+    started = [instance.started_at for instance in one.runtime.instances if instance.started_at]
+    return diagnose.read_log(
+        path,
+        cursor=kept,
+        now=_ended(one.runtime) or now,
+        zone=one.bot.timezone,
+        catalogue=lambda: signatures_for(Workspace(one.target.home), one.bot.name, one.profile)[0],
+        run_offset=runtime_of(one.bot).run_offset(one.target) if path == one.target.log_path else None,
+        run_started=max(started, default=None),
+    )
+
+
+def _ended(runtime: RuntimeLook) -> datetime | None:
+    """When the bot that is down ended, if anybody knows."""
+    return runtime.exit.at if runtime.exit and not runtime.instances else None
+
+
+def _read_output(one: _Look, log: Path, kept: Cursor | None, now: datetime) -> LogLook | None:
+    """The last words of a bot that is down, which it may have said before it opened its log, or after it broke.
+
+    None: it runs, its output is its log, or is of another run than the log: a person started it since. Raises OSError.
+    """
+    if one.bot.log_file is None or one.bot.runtime is None or one.runtime.instances:
+        return None
+    ended, written = _ended(one.runtime), one.log.mtime if one.log else None
+    if ended and written and written - ended > SAME_RUN:
+        return None
+    try:
+        path = runtime_of(one.bot).log(one.target)
+    except EngineError:  # it answered a moment ago, and what it keeps adds to the log only
+        return None
+    if path is None or not path.is_file() or os.path.realpath(path) == os.path.realpath(log):
+        return None
+    said = _read(one, path, kept, now)
+    return said if kept is not None else replace(said, skipped=0)
+
+
+def _with_output(log: LogLook, output: LogLook) -> LogLook:
+    """What the log says, and the causes that only the output names: many bots write each line to both."""
+    more = [one for one in output.causes if not any(_is_same(known, one) for known in log.causes)]
+    causes = sorted((*log.causes, *more), key=lambda one: one.last_at or LONG_AGO, reverse=True)
+    return replace(
+        log,
+        causes=tuple(sorted(causes, key=lambda one: not one.this_run)),
+        skipped=max(log.skipped, output.skipped),
+        slow=tuple(sorted({*log.slow, *output.slow})),
+    )
+
+
+def _is_same(known: Cause, said: Cause) -> bool:
+    """Of two runs it is two: a log alone cannot always tell which run wrote a line, so its word for the newest counts."""
+    return known.signature == said.signature and (known.this_run or not said.this_run)
 
 
 def _disk_free(bot: Bot, target: Target, known: dict[int, int]) -> int | None:

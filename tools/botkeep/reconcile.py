@@ -17,7 +17,7 @@ from typing import Any
 
 from .config import Bot, ReplayConfig
 from .formats.base import TradeTable
-from .model import BotkeepError, ClosedTrade, Fill, Finding, Replay, iso, parse_iso
+from .model import BotkeepError, ClosedTrade, Ended, Fill, Finding, Replay, iso, parse_iso
 from .programs import environment_of
 from .workspace import Workspace
 
@@ -54,6 +54,8 @@ class Missing:
     """Sources that could be read to the end: log, exchange."""
     wait: datetime | None = None
     """The exchange is not to be asked again before then."""
+    ended: tuple[Ended, ...] = ()
+    """What a log shows closed, whether it is missing or not."""
 
 
 def has_source(bot: Bot) -> bool:
@@ -99,6 +101,7 @@ def gather(
         notes=tuple(dict.fromkeys([*notes, *found.notes])),
         asked=tuple(one.source for one in replays if one.source == "log" or one.until is None),
         wait=wait,
+        ended=tuple(ended for one in replays for ended in one.ended),
     )
 
 

@@ -19,7 +19,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from . import backups, plans, reconcile
+from . import backups, plans, reconcile, stillopen
 from .backups import Snapshot, Store
 from .building import Built, add, bad_rows, fetched, money_text, require_sound, scratch_of
 from .config import Bot
@@ -27,7 +27,7 @@ from .datafile import DataFile
 from .durable import fsync_dir, write_atomic
 from .formats.base import Rebuilt, TradeTable
 from .held import Held
-from .model import BotkeepError, ClosedTrade, Fill, Finding, Replay, iso, parse_iso
+from .model import BotkeepError, ClosedTrade, Ended, Fill, Finding, Replay, iso, parse_iso
 from .plans import Counts, Money, RestorePlan, money_from, money_json
 from .quarantine import quarantine
 from .reconcile import Missing
@@ -55,6 +55,8 @@ class RestoreProof:
     sha256: str
     size: int
     sentence: str
+    still_open: tuple[Ended, ...] = ()
+    """Open in the restored file and closed by the log: the bot must not go on with it."""
 
     @property
     def rows_after(self) -> int:
@@ -74,6 +76,7 @@ class RestoreProof:
             **{name: count for name, count in asdict(self.counts).items() if name != "rows"},
             "dropped_rows": [asdict(finding) for finding in self.dropped_rows],
             "unprovable": self.unprovable,
+            "still_open": stillopen.as_json(self.still_open),
             "pnl_before": money_json(self.pnl_before),
             "pnl_after": money_json(self.pnl_after),
             "sha256": self.sha256,
@@ -211,6 +214,7 @@ def _replace_file(
         _clear(file.path)
         workshop.mkdir(mode=0o700)
         plans.write(kept, record)
+        file = _as_it_was(file, aside, record, workshop / "before")
         built = _build(made, file, stores, plans.replayed(workspace, made), beside, now)
         _dress(file.path, beside, made, stores)
         proof = _proof_of(made, file, built, aside)
@@ -227,6 +231,23 @@ def _replace_file(
     finally:
         _clear(file.path)
     return record
+
+
+def _as_it_was(file: DataFile, aside: Path, record: Mapping[str, Any], folder: Path) -> DataFile:
+    """The content to build from, with its companions.
+
+    They are removed before a damaged database is replaced. Where we were killed in between, what they held is only in
+    quarantine: a copy of that is read, made in `folder`, for reading a database may write beside it.
+    """
+    kept = aside / file.path.name
+    beside = file.kind.companions(kept) if "proof" in record and file.source == file.path else ()
+    lost = [one for one in beside if one.stat().st_size and not file.path.with_name(one.name).exists()]
+    if not lost or _sha256(kept) != _sha256(file.path):
+        return file  # also one into which they were folded: it holds all that there is
+    folder.mkdir(mode=0o700)
+    for one in (kept, *beside):
+        shutil.copyfile(one, folder / one.name)
+    return file.read_from(folder / kept.name)
 
 
 def _clear(path: Path) -> None:
@@ -370,11 +391,13 @@ def _proof_of(made: RestorePlan, file: DataFile, built: Built, aside: Path) -> R
     else:
         origin = f"the backup of {made.snapshot_at:%Y-%m-%d %H:%M:%SZ}" if made.snapshot_at else "its own sound rows"
         what = f"{made.bot}'s data file was restored from {origin}"
-    replayed = f" Replayed: {', '.join(made.replay_from)}." if counts.replayed else ""
+    replayed = f" Replayed: {', '.join(made.replay_from)}." if counts.replayed or counts.closed else ""
     unprovable = f" {made.unprovable}" if made.unprovable else ""
+    still_open = stillopen.unclosed(built.table or file.table(built.path), made.still_open)
     sentence = (
         f"{what}: {counts.rows} rows, where {built.rebuilt.damaged_good} could be read before ({counts.text})."
         f"{replayed}{unprovable}{money_text(before, after)} The file as it was is in quarantine."
+        f"{stillopen.text_of(still_open, made.bot)}"
     )
     return RestoreProof(
         plan=made.id,
@@ -393,6 +416,7 @@ def _proof_of(made: RestorePlan, file: DataFile, built: Built, aside: Path) -> R
         sha256=built.sha256,
         size=built.path.stat().st_size,
         sentence=sentence,
+        still_open=still_open,
     )
 
 
@@ -417,6 +441,7 @@ def _proof_from(raw: Mapping[str, Any]) -> RestoreProof:
             "quarantine": Path(raw["quarantine"]),
             "snapshot_at": parse_iso(raw["snapshot_at"]) if raw["snapshot_at"] else None,
             "dropped_rows": tuple(Finding(**finding) for finding in raw["dropped_rows"]),
+            "still_open": stillopen.from_json(raw.get("still_open", ())),
             "pnl_before": money_from(raw["pnl_before"]),
             "pnl_after": money_from(raw["pnl_after"]),
         }

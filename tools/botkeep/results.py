@@ -407,6 +407,7 @@ class Restore(Document):
     rows: dict[str, int] = {}
     replayed_from: list[str] = []
     unprovable: str | None = Field(None, description="What neither log nor exchange can show.")
+    still_open: list[str] = Field([], description="Ids of trades that are open in the file and closed by the log.")
     notes: list[str] = []
     pnl_before: dict[str, str] = Field({}, description="Currency -> realised, of the rows that could be read.")
     pnl_after: dict[str, str] = {}
@@ -437,10 +438,12 @@ def plan_document(plan: RestorePlan) -> Restore:
             "from_backup": plan.counts.restored,
             "salvaged": plan.counts.salvaged,
             "replayed": plan.counts.replayed,
+            "closed_from_log": plan.counts.closed,
             "dropped": plan.counts.dropped,
         },
         replayed_from=[plain(one) for one in plan.replay_from],
         unprovable=plain(plan.unprovable) or None,
+        still_open=[plain(one.id) for one in plan.still_open[:MAX_DAMAGES]],
         notes=[plain(one) for one in plan.notes[:MAX_DAMAGES]],
         pnl_before={name: _exact(amount) for name, amount in plan.pnl_now or ()},
         pnl_after={name: _exact(amount) for name, amount in plan.pnl_expected or ()},
@@ -448,7 +451,8 @@ def plan_document(plan: RestorePlan) -> Restore:
 
 
 _ROWS = {"rows_before": "good_before", "rows_bad": "bad_before", "rows_after": "after", "kept": "kept",
-         "restored": "from_backup", "salvaged": "salvaged", "replayed": "replayed", "dropped": "dropped"}  # fmt: skip
+         "restored": "from_backup", "salvaged": "salvaged", "replayed": "replayed", "closed": "closed_from_log",
+         "dropped": "dropped"}  # fmt: skip
 
 
 def restore_document(report: ActionReport) -> Restore:
@@ -462,6 +466,7 @@ def restore_document(report: ActionReport) -> Restore:
         backup_at=proof.get("snapshot_at"),
         rows={name: proof[key] for key, name in _ROWS.items() if key in proof},
         unprovable=proof.get("unprovable") or None,
+        still_open=[plain(one["id"]) for one in proof.get("still_open", [])[:MAX_DAMAGES]],
         pnl_before=_by_currency(proof.get("pnl_before")),
         pnl_after=_by_currency(proof.get("pnl_after")),
         quarantine=proof.get("quarantine"),

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import act, alerts, deaths, diagnose, host, polling, probe, reconcile, settling, together
+from . import act, alerts, deaths, diagnose, host, polling, probe, reconcile, settling, stillopen, together
 from . import history as past
 from .bench import Bench
 from .config import Bot, Fleet, load_fleet
@@ -49,6 +49,7 @@ from .model import (
 )
 from .permits import times
 from .playbooks import Playbook, Playbooks, load_playbooks
+from .profiles.workspace_signatures import own_signatures
 from .programs import profile_of
 from .untrusted import clean
 from .what_changed import files_of
@@ -683,7 +684,7 @@ class Desk:
             bench.troubles.append(str(error))
 
     def _problems(self, bench: Bench) -> tuple[str, ...]:
-        return (*bench.playbooks.problems, *bench.troubles)
+        return (*bench.playbooks.problems, *own_signatures(self.workspace).problems, *bench.troubles)
 
 
 def _gaps(fleet: Fleet) -> dict[str, timedelta]:
@@ -745,11 +746,17 @@ def _size(path: Path) -> int:
 
 def _only_lacks_trades(verdict: Verdict) -> bool:
     """Whether its file is sound, and only lacks trades that log or exchange have."""
-    return {one.rule for one in verdict.evidence if one.fault is Fault.DATA_CORRUPT} == {"R1"}
+    return _data_rules(verdict) == {"R1"}
+
+
+def _data_rules(verdict: Verdict) -> set[str]:
+    return {one.rule for one in verdict.evidence if one.fault is Fault.DATA_CORRUPT}
 
 
 def _acts_alone(verdict: Verdict, playbooks: Playbooks) -> bool:
     """Whether the first fault is confirmed and its playbook lets code, or asks a person to let it, do something."""
     if verdict.status is not Status.FAULTY or not verdict.confirmed or verdict.fault is None:
         return False
+    if verdict.fault is Fault.DATA_CORRUPT and _data_rules(verdict) == {stillopen.RULE}:
+        return False  # a restore has done what it can: only a person can close these trades, or start it with them
     return not {"restart_bot", "restore_data"}.isdisjoint(playbooks.get(verdict.fault).policy.actions)

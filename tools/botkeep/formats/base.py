@@ -96,6 +96,8 @@ class Appended:
     """Why trades could not be added, a phrase each."""
     size: int
     sha256: str
+    closed: int = 0
+    """Of the trades, those whose rows were in it as open and are closed now: they made no new row."""
 
 
 class Format(Protocol):

@@ -25,12 +25,14 @@ from .sqlite_mapped import Mapped
 from .sqlite_merging import alias_of
 from .sqlite_open import Database, Table, connect, quoted, told, translated
 from .sqlite_shapes import Shape, recognise
+from .sqlite_values import second
 from .values import NOT_FILLED, plain_market
 
 Trade = Fill | ClosedTrade
 Row = dict[str, Any]
 _CENT = Decimal("0.00000002")
 """freqtrade rounds a result to eight decimals."""
+_ROUNDED = Decimal("1e-9")
 _MOST = 10**12
 """In integers of a scale up to a million, more than any price or amount."""
 _SEPARATOR = "\x1f"
@@ -51,10 +53,11 @@ def append(path: Path, trades: Sequence[Trade], options: FormatOptions) -> Appen
             adder = _adder(database, shape, tables[shape.table], options)
             in_order = sorted(trades, key=lambda one: one.at)
             left_out = [why for why in (_tried(adder, trade) for trade in in_order) if why]
+            closed = adder.closed
             count = int(database.ask(f"SELECT count(*) FROM {quoted(shape.table)}")[0][0])  # noqa: S608  # a name, quoted
             connection.execute("COMMIT")
         sync(path)
-        return Appended(count, tuple(left_out), *hashed(path))
+        return Appended(count, tuple(left_out), *hashed(path), closed=closed)
 
 
 def _tried(adder: _Adder, trade: Trade) -> str:
@@ -73,6 +76,8 @@ class _Adder(ABC):
         ask = f"SELECT * FROM {quoted(table.name)} ORDER BY rowid DESC LIMIT 1"  # noqa: S608  # a name, quoted
         found = database.ask(ask)
         self._like: Row = dict(zip(table.columns, found[0], strict=True)) if found else {}
+        self.closed = 0
+        """Open rows that were closed instead of adding one."""
 
     def add(self, trade: Trade) -> None:
         """Raises LeftOutError."""
@@ -136,6 +141,70 @@ class _FreqtradeAdder(_Adder):
         found = database.ask(ask)
         self._like = dict(zip(table.columns, found[0], strict=True)) if found else {}
 
+    def add(self, trade: Trade) -> None:
+        """A new row; or of a trade that the table has as open, the same row closed."""
+        still = self._open_row(trade) if isinstance(trade, ClosedTrade) else None
+        if still is None or not isinstance(trade, ClosedTrade):
+            super().add(trade)
+            return
+        values = self._closing(trade, still)
+        names = [name for name in values if name in self._table.columns]
+        changes = ", ".join(f"{quoted(name)} = ?" for name in names)
+        ask = f"UPDATE trades SET {changes} WHERE id = ?"  # noqa: S608  # names, quoted
+        self._database.connection.execute(ask, [*(values[name] for name in names), still["id"]])
+        self.closed += 1
+
+    def _open_row(self, trade: ClosedTrade) -> Row | None:
+        """The row that is this very trade, still open: of its id, its pair, and opened when it was."""
+        if not _is_id(trade.id) or trade.opened is None:
+            return None
+        found = self._database.ask("SELECT * FROM trades WHERE id = ? AND is_open = 1", (int(trade.id),))
+        row: Row = dict(zip(self._table.columns, found[0], strict=True)) if found else {}
+        opened = second(row.get("open_date"))
+        same = opened is not None and abs(opened - trade.opened.timestamp()) <= _SAME_SECONDS
+        return row if same and split_symbol(str(row["pair"])) == split_symbol(trade.symbol) else None
+
+    def _closing(self, trade: ClosedTrade, row: Row) -> Row:
+        """What freqtrade writes into the row when a trade ends, as far as it follows from row and log. The exit's order
+
+        is not among it: its id on the exchange is not logged; freqtrade asks nothing of a closed trade without one.
+        Raises LeftOutError where the result does not follow: after partial exits, more buys, with leverage or other
+        fees; and while an order of it is open, or may have been filled on the exchange.
+        """
+        exit_, short = trade.exit, trade.side == "short"
+        if exit_ is None or trade.amount is None or trade.entry is None:
+            raise LeftOutError("its amount or its prices are not known")
+        self._require_same(trade, row)
+        if short != bool(row.get("is_short")) or row.get("realized_profit"):
+            raise LeftOutError("it is open in the file, of another side or partly closed before")
+        if not (_equal(row["amount"], trade.amount) and _equal(row["open_rate"], trade.entry)):
+            raise LeftOutError("it is open in the file, with another amount or price")
+        if self._has_orders_to_come(row["id"]):
+            raise LeftOutError("it is open in the file, with an order that freqtrade would ask the exchange about")
+        cost, worth = _cost_and_worth(trade.amount, trade.entry, exit_, row, short=short)
+        result = cost - worth if short else worth - cost
+        if abs(result - trade.pnl) > _CENT or row.get("funding_fees"):
+            raise LeftOutError("it is open in the file, and its result does not follow from its prices and fees")
+        ratio = trade.ratio if trade.ratio is not None else result / cost
+        return {
+            "is_open": 0,
+            "close_date": f"{trade.at:%Y-%m-%d %H:%M:%S.%f}",
+            "close_rate": float(exit_),
+            "close_rate_requested": float(exit_),
+            "close_profit": float(ratio),
+            "close_profit_abs": float(trade.pnl),
+            "realized_profit": float(trade.pnl),
+            "exit_reason": trade.reason or None,
+            "exit_order_status": "closed",
+            "fee_close_currency": row.get("fee_close_currency") or self._like.get("fee_close_currency"),
+        }
+
+    def _has_orders_to_come(self, key: object) -> bool:
+        if "orders" not in self._database.tables():
+            return False
+        ask = "SELECT 1 FROM orders WHERE ft_trade_id = ? AND (ft_is_open = 1 OR ft_order_side = 'stoploss') LIMIT 1"
+        return bool(self._database.ask(ask, (key,)))
+
     def row(self, trade: Trade) -> Row:
         """Of a whole trade without leverage whose result follows from its prices and the bot's own rate of fees."""
         if isinstance(trade, Fill):
@@ -146,11 +215,9 @@ class _FreqtradeAdder(_Adder):
         amount, entry, exit_ = trade.amount, trade.entry, trade.exit
         if amount is None or entry is None or exit_ is None or trade.opened is None:
             raise LeftOutError("its amount, its prices or the time it was opened at are not known")
-        self._require_same(trade)
-        opened, closed = (Decimal(repr(float(like[name]))) for name in ("fee_open", "fee_close"))
+        self._require_same(trade, like)
         short = trade.side == "short"
-        cost = entry * amount * (1 - opened if short else 1 + opened)
-        worth = exit_ * amount * (1 + closed if short else 1 - closed)
+        cost, worth = _cost_and_worth(amount, entry, exit_, like, short=short)
         result = cost - worth if short else worth - cost
         if abs(result - trade.pnl) > _CENT:
             raise LeftOutError("its result does not follow from its prices and the bot's fees, so those are not known")
@@ -180,22 +247,44 @@ class _FreqtradeAdder(_Adder):
             }
         )
 
-    def _require_same(self, trade: ClosedTrade) -> None:
-        if float(self._like.get("leverage") or 1) != 1:
+    def _require_same(self, trade: ClosedTrade, like: Row) -> None:
+        if float(like.get("leverage") or 1) != 1:
             raise LeftOutError("the bot trades with leverage, and the trade's own is not known")
-        if trade.market and plain_market(trade.market) != plain_market(str(self._like["exchange"])):
+        if trade.market and plain_market(trade.market) != plain_market(str(like["exchange"])):
             raise LeftOutError(f"it is of another exchange ({clean(trade.market, 30)})")
         quote = trade.currency or split_symbol(trade.symbol)[1]
-        if self._like.get("stake_currency") not in (None, quote):
+        if like.get("stake_currency") not in (None, quote):
             raise LeftOutError("it is in another currency than the bot's")
 
     def _id(self, trade: ClosedTrade) -> int | None:
-        if not (trade.id.isascii() and trade.id.isdecimal() and len(trade.id) < 18):
+        if not _is_id(trade.id):
             return None
         found = self._database.ask("SELECT 1 FROM trades WHERE id = ?", (int(trade.id),))
         if found:
             raise LeftOutError(f"another trade has its id {trade.id}")
         return int(trade.id)
+
+
+_SAME_SECONDS = 2.0
+"""Between the times at which log and row say that one trade was opened."""
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 18
+
+
+def _equal(cell: Any, told: Decimal) -> bool:
+    """Whether a float of the table is the number that was logged from it."""
+    return isinstance(cell, int | float) and abs(Decimal(repr(cell)) - told) <= abs(told) * _ROUNDED
+
+
+def _cost_and_worth(
+    amount: Decimal, entry: Decimal, exit_: Decimal, fees: Row, *, short: bool
+) -> tuple[Decimal, Decimal]:
+    """What opening cost and what closing brought, in the stake currency, by the row's rates of fees."""
+    opened, closed = (Decimal(repr(float(fees[name]))) for name in ("fee_open", "fee_close"))
+    cost = entry * amount * (1 - opened if short else 1 + opened)
+    return cost, exit_ * amount * (1 + closed if short else 1 - closed)
 
 
 _SETTINGS = (

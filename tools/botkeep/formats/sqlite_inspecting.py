@@ -378,7 +378,9 @@ class _Look:
         self._check_held(files)
         verdict = self._verdict()
         found = sorted(self._damages, key=lambda one: not one[1])
-        findings = tuple(Finding(one.rule, one.text, certain, row=one.key) for one, certain in found)
+        findings = tuple(
+            Finding(one.rule, one.text, certain, row=one.key, key=_key(one, state)) for one, certain in found
+        )
         state.damages = [one for one, _ in self._damages]
         state.notes = [
             [note.rule, note.text] for note in self._notes if note.rule != "Q7" or verdict is not DataVerdict.OK
@@ -457,3 +459,12 @@ def _bears(path: Path, before: Before, options: FormatOptions, first: First) -> 
             return bears and (first is None or _first(database, shape) != first)
     except (OSError, LockedError, BrokenError, DriftError, NoTradesError, TooLongError):
         return False
+
+
+def _key(damage: Damage, state: State) -> str:
+    """Rows that are gone stay gone while the bot goes on writing: nobody makes a database anew at each write."""
+    lost = state.before is not None and damage.rule in LOST
+    return f"{damage.rule}:{state.before.mark}:{state.before.rows}" if lost and state.before else ""
+
+
+LOST = ("C10", "Q3", "Q5")

@@ -11,7 +11,7 @@ from ..durable import fsync_dir
 from ..model import BotkeepError
 from .base import FormatOptions
 from .sqlite_files import companions, lock_holders, look, shown, sync
-from .sqlite_open import LockedError, connect, told, translated
+from .sqlite_open import BrokenError, LockedError, connect, told, translated
 
 WAIT = 5.0
 
@@ -20,21 +20,31 @@ def settle(path: Path, options: FormatOptions) -> dict[str, Any]:  # noqa: ARG00
     """Roll back, check in, remove. Killed at any moment, the content is what it was: SQLite makes the main file durable
     before it empties the log, and no companion is removed before.
 
-    What is no database any more cannot be folded into: its companions are removed only. They are a danger to whatever
-    is put in its place: a left-over -wal is played into it.
+    What is no database any more, or is so damaged that SQLite refuses, cannot be folded into: its companions are removed
+    only, durably, before anything is put in its place. They are a danger to that: a left-over -wal is played into it.
+    `settled` in the answer: whether they were folded in. Raises BotkeepError: in use, or the disk fails.
     """
     try:
         with told(path):
-            database = path.exists() and look(path).head is not None
-            if database:
-                _fold(path)
-                sync(path)
+            database = path.exists() and look(path).head is not None and _folded(path)
             for beside in companions(path):
                 beside.unlink(missing_ok=True)
             fsync_dir(path.parent)
     except sqlite3.Error as error:
         raise BotkeepError(f"{path} cannot be made to stand alone: {error}.") from error
     return {"settled": database}
+
+
+def _folded(path: Path) -> bool:
+    """False: it is too damaged for that. A disk that fails, or somebody who uses it, is no such damage."""
+    try:
+        _fold(path)
+    except BrokenError:
+        if holders := lock_holders(path):  # SQLite may find the damage before it finds that another has it open
+            raise _in_use(path, holders) from None
+        return False
+    sync(path)
+    return True
 
 
 def _fold(path: Path) -> None:
@@ -46,6 +56,9 @@ def _fold(path: Path) -> None:
     except LockedError:
         busy = 1
     if busy:
-        holders = lock_holders(path)
-        by = f" by {shown(holders)}" if holders else ""
-        raise BotkeepError(f"{path} is in use{by}. Stop whoever uses it first.")
+        raise _in_use(path, lock_holders(path))
+
+
+def _in_use(path: Path, holders: tuple[int, ...]) -> BotkeepError:
+    by = f" by {shown(holders)}" if holders else ""
+    return BotkeepError(f"{path} is in use{by}. Stop whoever uses it first.")

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from ..formats.columns import number
 from ..formats.records import evidence
-from ..model import BotkeepError, ClosedTrade, Fill, Finding
+from ..model import BotkeepError, ClosedTrade, Ended, Fill, Finding
 
 DOUBTED = "R2"
 """Rule of a trade that was read and is not believed: not strictly written, implausible, or against another one."""
@@ -83,6 +83,7 @@ class Gathered:
     unwitnessed: str = ""
     """Why it proves nothing then, a sentence."""
     notes: tuple[str, ...] = ()
+    ended: tuple[Ended, ...] = ()
 
 
 class Grammar(Protocol):

@@ -16,7 +16,7 @@ from decimal import Decimal
 from itertools import pairwise
 from unicodedata import east_asian_width
 
-from ..model import ClosedTrade
+from ..model import ClosedTrade, Ended
 from .base import Gathered, Line, NotATradeError, Reading, exact, past, positive, word
 from .pydict import Number, Value, read_dict
 
@@ -55,6 +55,8 @@ class _Seen:
     """(id, pair, opened) -> how it is told to people."""
     parted: set[tuple[str, str, datetime]] = field(default_factory=set)
     closed: set[tuple[str, str, datetime]] = field(default_factory=set)
+    ended: dict[tuple[str, str, datetime], None] = field(default_factory=dict)
+    """Closed as well, but with figures that may not be believed."""
 
 
 class Messages:
@@ -114,6 +116,7 @@ class Messages:
         if told["type"] == "entry_fill":
             self._seen.entered[key] = f"{key[0]} {key[1]} of {key[2]:%Y-%m-%d %H:%M:%SZ}"
         elif told.get("is_final_exit") == "True":
+            self._seen.ended[key] = None
             self._closed.append(self._close(told, key))
             self._seen.closed.add(key)
         elif told.get("is_final_exit") == "False":
@@ -177,7 +180,13 @@ class Messages:
         if still:
             shown = ", ".join(still[-5:])
             notes.append(f"by the log, {len(still)} trades are still open, the last of them: {shown}")
-        return Gathered(closed=tuple(self._closed), witnessed=self._witnessed, unwitnessed=_SILENT, notes=tuple(notes))
+        return Gathered(
+            closed=tuple(self._closed),
+            witnessed=self._witnessed,
+            unwitnessed=_SILENT,
+            notes=tuple(notes),
+            ended=tuple(Ended(*key) for key in self._seen.ended),
+        )
 
 
 # --- lines -> one text -------------------------------------------------------------------------------------------

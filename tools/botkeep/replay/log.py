@@ -125,6 +125,7 @@ def _replay(name: str, gathered: Gathered, reach: float | None, doubts: Doubts, 
         since=datetime.fromtimestamp(reach, UTC) if proven and reach is not None else None,
         quarantined=tuple(doubts.found),
         notes=tuple(dict.fromkeys(said)),
+        ended=gathered.ended,
     )
 
 

@@ -10,6 +10,7 @@ RUNTIMES: dict[str, Runtime] = {
     "process": process,
     "docker": later("docker", "docker_memory:ContainerRuntime"),
     "compose": later("compose", "docker_memory:ContainerRuntime"),
+    "supervisord": later("supervisord", "supervisord_memory:ProgramRuntime"),
 }
 
 __all__ = ["RUNTIMES", "Runtime", "Started", "Stopped", "Target"]

@@ -8,6 +8,7 @@ wrapper - is seen here, in the process table: an engine does not know what it di
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from botkeep.model import EngineError, Exit, HealthLook, Instance, InstanceState
 from .base import Started, Stopped, Target
 from .ending import describe, kill, signal_all, wait_until_gone
 from .find import Twin, strangers
-from .procs import Proc, ProcessTable, process_key
+from .procs import Proc, ProcessTable, process_key, read_proc
 
 LOOK_SECONDS = 8.0
 """That an engine may take to say what it runs; one that is away must not hold up the others."""
@@ -33,10 +34,17 @@ KILL_SECONDS = 3.0
 STARTED_SECONDS = 10.0
 POLL_SECONDS = 0.1
 RUN_RECORD = "engine.json"
+OWN_STARTS = 20
+"""Of botkeep's own starts that are remembered."""
 
 
 class FailedToStartError(EngineError):
-    """The engine took the order and could not carry it out: the unit's own exit says why."""
+    """The engine took the order and could not carry it out: the unit's own exit says why, or `ended` does."""
+
+    def __init__(self, text: str, ended: Exit | None = None) -> None:
+        super().__init__(text)
+        self.ended = ended
+        """Of an engine that keeps nothing of an attempt."""
 
 
 class NoSuchUnitError(EngineError):
@@ -171,13 +179,14 @@ class EngineRuntime:
         instances = [_instance(one, self.KIND, record, table) for one in living]
         members = {pid for one in instances for pid in one.members}
         others = _copies(target, units, members, table)
+        own = _of_runs_that_are_over(record, instances)
         newest = max((one for one in units if one.exit), key=_ended_at, default=None)
         return RuntimeLook(
             instances=(*instances, *others),
             exit=_last(_exit(target, newest), record),
             generation=record.get("generation", 0),
             restarts=sum(counts) if (counts := [one.restarts for one in units if one.restarts is not None]) else None,
-            starts=tuple(sorted(at for one in units for at in one.starts)),
+            starts=tuple(sorted(at for one in units for at in one.starts if iso(at) not in own)),
             giving_up=next((one.giving_up for one in units if one.giving_up), ""),
             health=next((one.health for one in living if one.health), None),
             notes=tuple(note for one in units for note in one.notes),
@@ -258,11 +267,15 @@ class EngineRuntime:
             left = ", ".join(f"pid {one.pid}" if one.pid else one.key for one in seen.instances)
             raise EngineError(f"{target.name} was not started: {left} is still alive. Stop it first.")
         generation = seen.generation + 1
-        record = {"generation": generation, "entry": entry, "run": None, "before": _runs(self.known[target.name])}
-        _write_record(target, {**record, "exit": _exit_as_json(seen.exit)})
+        units = self.known[target.name]
+        record = {"generation": generation, "entry": entry, "run": None, "before": _runs(units)}
+        record |= {"exit": _exit_as_json(seen.exit), "log": _mark_of_log(units), "own": _own_starts(target)}
+        _write_record(target, record)
         try:
             self.engine.start(target.config, max(1.0, deadline - time.monotonic()))
-        except FailedToStartError:
+        except FailedToStartError as error:
+            if error.ended is not None:
+                _write_record(target, {**record, "exit": _exit_as_json(error.ended)})
             ended = self.look(target, ProcessTable.read()).exit
             if ended is None or ended.failed_to_start is None:
                 raise
@@ -277,7 +290,7 @@ class EngineRuntime:
             seen = self._told(target, units, ProcessTable.read())
             ours = next((one for one in seen.instances if one.kept_by and one.key not in before), None)
             if ours is not None:
-                _bind(target, ours.key)
+                _bind(target, ours)
                 return Started(replace(ours, ours=True, entry=_read_record(target).get("entry")), None, generation)
             if seen.exit is not None and seen.exit.key not in before:
                 return Started(None, seen.exit, generation)
@@ -295,8 +308,7 @@ class EngineRuntime:
         """The file with its output, brought up to date: the engine's own, or a copy that is kept here."""
         from .enginelog import bring_up_to_date
 
-        units = self.known.get(target.name) or self._units(target)
-        newest = max(units, key=lambda one: (one.state is not None, one.run), default=None)
+        newest = _newest(self.known.get(target.name) or self._units(target))
         if newest is None:
             return target.log_path if target.log_path.exists() else None
         return newest.log_file or bring_up_to_date(self.engine, target, newest)
@@ -308,13 +320,21 @@ class EngineRuntime:
         return tuple(one for one in (path, *rotated) if one and one.exists())
 
     def run_offset(self, target: Target) -> int | None:
-        """Where in the copied log the newest run began, in bytes; None if the engine writes the file itself."""
+        """Where in its log the newest run began, in bytes; None for a run that an engine made, in a file of its own."""
         from .enginelog import run_offset
 
-        return run_offset(target)
+        newest = _newest(self.known.get(target.name, ()))
+        if newest is None or newest.log_file is None:
+            return run_offset(target)
+        record = _read_record(target)
+        return _offset_by_mark(newest.log_file, record.get("log")) if record.get("run") == newest.run else None
 
 
 # ---------------------------------------------------------------------------------------------------- instances
+
+
+def _newest(units: Sequence[Unit]) -> Unit | None:
+    return max(units, key=lambda one: (one.state is not None, one.run), default=None)
 
 
 def _instance(unit: Unit, kind: str, record: Mapping[str, Any], table: ProcessTable) -> Instance:
@@ -348,14 +368,35 @@ def _state(unit: Unit, table: ProcessTable) -> InstanceState:
 def _members(unit: Unit, table: ProcessTable) -> tuple[int, ...]:
     if unit.pid is None or unit.pid not in table.procs:
         return ()
-    grouped = table.in_cgroup(unit.cgroup) if unit.cgroup else ()
+    grouped = table.in_cgroup(unit.cgroup) if unit.cgroup else _left_the_tree(unit, table.procs[unit.pid], table)
     return tuple(dict.fromkeys((unit.pid, *table.descendants(unit.pid), *grouped)))
+
+
+def _left_the_tree(unit: Unit, main: Proc, table: ProcessTable) -> tuple[int, ...]:
+    """What this run started that hangs below it no more: a daemon, a helper of a shell that ended.
+
+    It carries the unit's variables and is younger than its main process. A main process of another engine would too:
+    that one leads a process group in somebody else's session.
+    """
+    if not unit.twin.environment:
+        return ()
+    carriers = table.carriers(unit.twin.environment)
+    return tuple(one.pid for one in carriers if one.start_ticks >= main.start_ticks and not _leads_a_group(one.pid))
+
+
+def _leads_a_group(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == pid != os.getsid(pid)
+    except ProcessLookupError:
+        return False
 
 
 def _copies(target: Target, units: Sequence[Unit], members: set[int], table: ProcessTable) -> tuple[Instance, ...]:
     """Copies of the bot that are none of the engine's processes: each family of processes is one."""
     twins = [one.twin for one in units]
     found = {pid: how for pid, how in strangers(target, twins, table).items() if pid not in members}
+    engines = {above for one in units if one.pid for above in table.ancestors(one.pid)}
+    found = {pid: how for pid, how in found.items() if pid not in engines and _lives_on(table.procs[pid])}
     tops = [pid for pid in found if not any(above in found or above in members for above in table.ancestors(pid))]
     return tuple(_copy(table, pid, found[pid]) for pid in sorted(tops))
 
@@ -375,12 +416,24 @@ def _copy(table: ProcessTable, pid: int, how: str) -> Instance:
     )
 
 
+def _lives_on(proc: Proc) -> bool:
+    """Whether it is still there, now that the engine has answered: it may have been the run before the engine's own."""
+    now = read_proc(proc.pid)
+    return now is not None and not now.dead and now.start_ticks == proc.start_ticks
+
+
 def _lives(table: ProcessTable, proc: Proc) -> bool:
     now = table.procs.get(proc.pid)
     return now is not None and not now.dead and now.start_ticks == proc.start_ticks
 
 
 # ---------------------------------------------------------------------------------------------------- records
+
+
+def _of_runs_that_are_over(record: Mapping[str, Any], living: Sequence[Instance]) -> frozenset[str]:
+    """Starts that botkeep made, of runs that ended meanwhile; who counts an engine's restarts knows those that live."""
+    alive = {iso(one.started_at) for one in living if one.started_at}
+    return frozenset(record.get("own", ())) - alive
 
 
 def _runs(units: Sequence[Unit]) -> list[str]:
@@ -397,10 +450,40 @@ def _write_record(target: Target, record: Mapping[str, Any]) -> None:
     write_atomic(target.run_dir / RUN_RECORD, json.dumps(record).encode())
 
 
-def _bind(target: Target, run: str) -> None:
+def _bind(target: Target, ours: Instance) -> None:
     """This run is the one that the entry started."""
+    record = _read_record(target)
+    own = [*record.get("own", ()), *([iso(ours.started_at)] if ours.started_at else [])]
     with suppress(OSError):  # it runs; without the record the next look knows it by not having been there before
-        _write_record(target, {**_read_record(target), "run": run})
+        _write_record(target, {**record, "run": ours.key, "own": own[-OWN_STARTS:]})
+
+
+def _own_starts(target: Target) -> list[str]:
+    """When botkeep itself started it: an engine counts these like its own."""
+    return list(_read_record(target).get("own", ()))
+
+
+def _mark_of_log(units: Sequence[Unit]) -> list[Any] | None:
+    """Where the next run begins in a log that the engine writes itself: path, inode, size."""
+    path = next((one.log_file for one in units if one.log_file), None)
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return [str(path), None, 0]
+    return [str(path), status.st_ino, status.st_size]
+
+
+def _offset_by_mark(path: Path, mark: list[Any] | None) -> int | None:
+    """Where the run began that was started when the mark was made; a file turned over since is all of that run."""
+    if mark is None or mark[0] != str(path):
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return int(mark[2]) if status.st_ino == mark[1] and status.st_size >= mark[2] else 0
 
 
 def _ask(target: Target, runs: Sequence[str]) -> None:

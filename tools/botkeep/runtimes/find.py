@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from botkeep.model import EngineError, Instance, InstanceState
@@ -21,6 +21,7 @@ from .procs import (
     Proc,
     ProcessTable,
     carried_marker,
+    cgroup_of,
     environment_of,
     interpreter_of,
     is_same_program,
@@ -65,18 +66,44 @@ def matches(target: Target, table: ProcessTable) -> dict[int, str]:
     Raises EngineError where what is configured cannot tell them from others.
     """
     command, names = command_of(target), _names(target)
+    writers = _writers(target, table)
     found: dict[int, str] = {}
     for proc in _candidates(table, command, names):
         how = _how(proc, command, names, table)
-        if how and not _is_anothers(target, command, proc, how):
+        if (
+            how
+            and _is_of_this_place(target, proc, command, how, writers)
+            and not _is_anothers(target, command, proc, how)
+        ):
             found[proc.pid] = how
-    found = {**_writers(target, table), **found}
+    found = {**writers, **found}
     if found and command is None and target.names_are_shared:
         raise EngineError(
             f"process_name {target.process_name!r} is that of several bots, so nothing tells pid {min(found)} from "
             f"theirs. Give each of them a `runtime` with its command."
         )
     return found
+
+
+def _is_of_this_place(target: Target, proc: Proc, command: Command | None, how: str, writers: dict[int, str]) -> bool:
+    """Whether a program that many bots share, like freqtrade, runs for this bot.
+
+    Two people's `freqtrade trade --config config.json` are the same program with the same words: the folder decides, or
+    what it writes. A script of one's own is told by where it lies. Arguments with whole paths tell by themselves.
+    """
+    if target.kin is None or proc.pid in writers or _tells_its_place(proc.argv[2:]):
+        return True
+    if how == "process_name":
+        return not writers
+    return command is None or _folder_of(proc.pid) in (None, os.path.realpath(command.cwd))
+
+
+_RELATIVE = re.compile(r"[^-/].*(?:/|\.(?:json|ya?ml|toml|sqlite|db|log)\Z)")
+
+
+def _tells_its_place(words: Sequence[str]) -> bool:
+    """Whether arguments name files by their whole paths, and none by a path from the folder it runs in."""
+    return any(word.startswith("/") for word in words) and not any(_RELATIVE.match(word) for word in words)
 
 
 def _writers(target: Target, table: ProcessTable) -> dict[int, str]:
@@ -94,7 +121,7 @@ def _writers(target: Target, table: ProcessTable) -> dict[int, str]:
 def _names(target: Target) -> frozenset[str]:
     """What `process_name` may match; the extension is optional. Nothing where the command tells better."""
     name = target.process_name
-    if not name or (target.config and target.names_are_shared):
+    if not name or (target.config and (target.names_are_shared or _tells_itself(target))):
         return frozenset()
     if not interpreter_of(name):
         return frozenset({name, without_ending(name)})
@@ -103,6 +130,11 @@ def _names(target: Target) -> frozenset[str]:
     raise EngineError(
         f"process_name {name!r} names every program that {name} runs. Write the name of the bot's script instead."
     )
+
+
+def _tells_itself(target: Target) -> bool:
+    """Whether the command is better than a name that every bot of its kind has."""
+    return target.kin is not None and getattr(target.config, "command", None) is not None
 
 
 def _candidates(table: ProcessTable, command: Command | None, names: frozenset[str]) -> Iterable[Proc]:
@@ -189,30 +221,61 @@ class Twin:
     cwd: str = "/"
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that the engine gives to this unit's processes, and to no other's."""
+    engine: str = ""
+    """The one of them that names the engine: who has it, and not the rest, is another unit's, whatever it runs."""
 
 
 def strangers(target: Target, twins: Sequence[Twin], table: ProcessTable) -> dict[int, str]:
     """Processes that are the bot though its engine may not know them, and by which: the caller takes off its own."""
     found = _writers(target, table)
-    names = _names(target)
-    if not names and not any(twin.command or twin.environment for twin in twins):
-        return found  # a container: a hundred of them do not each look at all processes for nothing
-    for proc in table.candidates:
-        if proc.pid in table.own_line or watched_by(proc) is not None:
-            continue
-        how = _how_twin(proc, twins) or ("process_name" if any(proc in table.by_name.get(n, ()) for n in names) else "")
-        if how and not (how == "process_name" and _is_kept_for_another(proc, twins, table)):
+    for proc, how in (*_twins(target, twins, table, dict(found)), *_namesakes(target, twins, table)):
+        if proc.pid not in table.own_line and watched_by(proc) is None:
             found.setdefault(proc.pid, how)
     return found
 
 
-def _how_twin(proc: Proc, twins: Sequence[Twin]) -> str:
+def _twins(
+    target: Target, twins: Sequence[Twin], table: ProcessTable, writers: dict[int, str]
+) -> Iterator[tuple[Proc, str]]:
+    """By command, unless somebody runs it as another bot; by what the engine gave it, unless in a place of its own
+    that has the same names."""
     for twin in twins:
-        if twin.command and is_same_program(proc, twin.command, twin.cwd):
-            return "command"
-        if twin.environment and twin.environment.items() <= environment_of(proc.pid).items():
-            return "environment"
-    return ""
+        for proc in table.by_program.get(program_key(twin.command), ()) if twin.command else ():
+            ours = Command(target.name, twin.command, twin.cwd)
+            here = is_same_program(proc, twin.command, twin.cwd) and _is_of_this_place(
+                target, proc, ours, "command", writers
+            )
+            if here and not _is_known_as_another(target, proc, twin):
+                yield proc, "command"
+        for proc in table.carriers(twin.environment) if twin.environment else ():
+            if _container(proc.pid) == _container(os.getpid()):
+                yield proc, "environment"
+
+
+def _is_known_as_another(target: Target, proc: Proc, twin: Twin) -> bool:
+    """Whether botkeep started it as another bot, or the engine as another unit: its settings may have been changed
+    since, so that two units have swapped their commands in what it says."""
+    if _is_neighbours(target, carried_marker(proc.pid) or ""):
+        return True
+    carried = environment_of(proc.pid) if twin.engine else {}
+    return (
+        bool(carried)
+        and carried.get(twin.engine) == twin.environment[twin.engine]
+        and not (twin.environment.items() <= carried.items())
+    )
+
+
+def _namesakes(target: Target, twins: Sequence[Twin], table: ProcessTable) -> Iterator[tuple[Proc, str]]:
+    for name in _names(target):
+        for proc in table.by_name.get(name, ()):
+            if not _is_kept_for_another(proc, twins, table):
+                yield proc, "process_name"
+
+
+def _container(pid: int) -> str:
+    """The container that a process runs in; empty: in none, or nobody may know."""
+    found = _CONTAINER.search(cgroup_of(pid))
+    return found[0] if found else ""
 
 
 QUESTION = "BOTKEEP_QUESTION"

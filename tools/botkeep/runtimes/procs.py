@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -243,6 +243,10 @@ Kin = Callable[[tuple[str, ...]], bool]
 """Whether a command line is of a kind of program."""
 
 
+CONTAINER = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+"""The id of a container, as it stands in the path of its control group."""
+
+
 @dataclass
 class ProcessTable:
     """All processes at one moment, read once for all bots: a scan for each bot costs 52 s a tick with 1,000."""
@@ -309,12 +313,47 @@ class ProcessTable:
 
     def in_cgroup(self, part: str) -> tuple[int, ...]:
         """Living processes whose control group has `part` (a container's id, a service's name) in its path."""
+        if CONTAINER.fullmatch(part):
+            return tuple(self._by_container.get(part, ()))
         return tuple(pid for pid, path in self.cgroups.items() if part in path)
+
+    @cached_property
+    def _by_container(self) -> dict[str, list[int]]:
+        """A hundred containers do not each look through all paths."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for pid, path in self.cgroups.items():
+            for container in set(CONTAINER.findall(path)):
+                found[container].append(pid)
+        return found
 
     @cached_property
     def cgroups(self) -> dict[int, str]:
         """The control group of every living process, in every hierarchy; read once for all bots."""
         return {pid: cgroup_of(pid) for pid, proc in self.procs.items() if not proc.dead}
+
+    def carriers(self, variables: Mapping[str, str]) -> tuple[Proc, ...]:
+        """Living processes of whomever that were started with these variables; each process is asked once for all bots.
+
+        What only another user, or root, may know of a process is not known.
+        """
+        name, value = next(iter(variables.items()))
+        if name not in self._by_variable:
+            found: dict[str, list[int]] = defaultdict(list)
+            for pid, given in self._environments.items():
+                if name in given:
+                    found[given[name]].append(pid)
+            self._by_variable[name] = found
+        pids = self._by_variable[name].get(value, ())
+        return tuple(self.procs[pid] for pid in pids if variables.items() <= self._environments[pid].items())
+
+    @cached_property
+    def _by_variable(self) -> dict[str, dict[str, list[int]]]:
+        return {}
+
+    @cached_property
+    def _environments(self) -> dict[int, dict[str, str]]:
+        own = os.getpid()
+        return {pid: environment_of(pid) for pid, one in self.procs.items() if not one.dead and pid != own}
 
     @cached_property
     def watchers(self) -> dict[str, list[int]]:

@@ -48,6 +48,8 @@ class Snapshot:
     """{trades, realised: {currency: amount}} when it was backed up; None: not counted then."""
     checked: str = ""
     """By which options and which botkeep it was found sound."""
+    path: str = ""
+    """Of the data file, links followed; empty: not noted then."""
 
     @property
     def key(self) -> str:
@@ -109,6 +111,7 @@ def to_bytes(snapshot: Snapshot) -> bytes:
         "accepted": snapshot.accepted,
         "figures": snapshot.figures,
         "checked": snapshot.checked,
+        "path": snapshot.path,
     }
     body["check"] = _check_of(body)
     return json.dumps(body, indent=1, sort_keys=True).encode()
@@ -145,6 +148,7 @@ def from_bytes(key: str, data: bytes) -> Snapshot | None:
             accepted=body.get("accepted", ""),
             figures=body.get("figures"),
             checked=body.get("checked", ""),
+            path=body.get("path", ""),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -1,0 +1,199 @@
+"""What an engine of Docker's kind says of containers, taken out of its JSON and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+RENAMED = re.compile(r"([0-9a-f]{12})_(.+)")
+PROJECT = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
+
+
+def nanoseconds(text: str) -> int | None:
+    """Since 1970, of a time as the engine writes it; None for none, which it writes as year one."""
+    found = _TIME.fullmatch(text)
+    if found is None or text.startswith("0001-"):
+        return None
+    seconds = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")) - _EPOCH
+    return (seconds.days * 86400 + seconds.seconds) * 10**9 + int((found[2] or "").ljust(9, "0"))
+
+
+def moment(text: str) -> datetime | None:
+    """The same as a datetime, to the microsecond."""
+    count = nanoseconds(text)
+    return None if count is None else datetime.fromtimestamp(count // 1000 / 10**6, UTC)
+
+
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _or_none_listed(value: Any) -> Any:
+    return [] if value is None else value
+
+
+class _Said(BaseModel):
+    """A part of an answer. What else stands in it does not matter; what is missing or of another kind is an error."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+class Listed(_Said):
+    """A container in the engine's list."""
+
+    id: str = Field(alias="Id", pattern=r"^[0-9a-f]{64}$")
+    all_names: Annotated[list[str], BeforeValidator(_or_none_listed)] = Field([], alias="Names")
+    image: str = Field("", alias="Image")
+    command: str = Field("", alias="Command")
+    created: int = Field(0, alias="Created")
+    labels: Annotated[dict[str, str], BeforeValidator(_or_empty)] = Field({}, alias="Labels")
+    state: str = Field(alias="State")
+    status: str = Field("", alias="Status")
+
+    @cached_property
+    def name(self) -> str:
+        """Its own; `/other/alias` is what a linked container calls it."""
+        own = [one[1:] for one in self.all_names if one.startswith("/") and one.count("/") == 1]
+        return own[0] if own else self.id[:12]
+
+    @property
+    def lives(self) -> bool:
+        """Whether it runs, is paused, or is about to be started again."""
+        return self.state in ("running", "paused", "restarting")
+
+    @property
+    def is_unhealthy(self) -> bool:
+        """Says its own health check."""
+        return "(unhealthy)" in self.status
+
+    @property
+    def is_healthy(self) -> bool:
+        """Says its own health check."""
+        return "(healthy)" in self.status
+
+
+class Probe(_Said):
+    """One run of a container's health check."""
+
+    exit_code: int = Field(0, alias="ExitCode")
+    output: str = Field("", alias="Output")
+
+
+class Health(_Said):
+    """What the health check says."""
+
+    status: str = Field("", alias="Status")
+    streak: int = Field(0, alias="FailingStreak")
+    log: Annotated[list[Probe], BeforeValidator(_or_none_listed)] = Field([], alias="Log")
+
+
+class State(_Said):
+    """How a container is."""
+
+    status: str = Field(alias="Status")
+    oom_killed: bool = Field(False, alias="OOMKilled")
+    pid: int = Field(0, alias="Pid")
+    exit_code: int = Field(0, alias="ExitCode")
+    error: str = Field("", alias="Error")
+    started: str = Field("", alias="StartedAt")
+    finished: str = Field("", alias="FinishedAt")
+    health: Health | None = Field(None, alias="Health")
+
+
+class Policy(_Said):
+    """Whether the engine starts it again by itself."""
+
+    name: str = Field("", alias="Name")
+    most: int = Field(0, alias="MaximumRetryCount")
+
+
+class LogConfig(_Said):
+    """Where its output goes."""
+
+    type: str = Field("", alias="Type")
+    options: Annotated[dict[str, str], BeforeValidator(_or_empty)] = Field({}, alias="Config")
+
+
+class HostConfig(_Said):
+    """How the engine treats it."""
+
+    policy: Policy = Field(Policy(), alias="RestartPolicy")
+    log: LogConfig = Field(LogConfig(), alias="LogConfig")
+    removed_at_end: bool = Field(False, alias="AutoRemove")
+    memory: int = Field(0, alias="Memory")
+    memory_and_swap: int = Field(0, alias="MemorySwap")
+
+
+class Made(_Said):
+    """Of what it was made."""
+
+    tty: bool = Field(False, alias="Tty")
+    image: str = Field("", alias="Image")
+
+
+class Inspected(_Said):
+    """All about one container."""
+
+    id: str = Field(alias="Id", pattern=r"^[0-9a-f]{64}$")
+    created: str = Field("", alias="Created")
+    state: State = Field(alias="State")
+    restarts: int = Field(0, alias="RestartCount")
+    log_path: str = Field("", alias="LogPath")
+    made: Made = Field(Made(), alias="Config")
+    host: HostConfig = Field(HostConfig(), alias="HostConfig")
+
+
+class Containers:
+    """Everything in an engine's list, to be found by what bots are configured as: a hundred of them in one pass."""
+
+    def __init__(self, everything: Iterable[Listed]) -> None:
+        self.all = tuple(everything)
+
+    @classmethod
+    def of(cls, answer: Any) -> Containers:
+        """Raises ValueError (pydantic's) or TypeError if it is no such list."""
+        if not isinstance(answer, list):
+            raise TypeError("a list of containers is a JSON array")
+        return cls(Listed.model_validate(one) for one in answer)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """For a sentence about one that is not there."""
+        return sorted(self.by_name)
+
+    @cached_property
+    def by_name(self) -> dict[str, Listed]:
+        """Each has one name of its own, and no two have the same."""
+        return {one.name: one for one in self.all}
+
+    @cached_property
+    def renamed(self) -> dict[str, list[Listed]]:
+        """By the name that they had: Compose puts an id before it for the time in which it makes one anew, that of
+        the container itself, or (from 2.0 on) of the one before."""
+        found: dict[str, list[Listed]] = {}
+        for one in self.all:
+            part = RENAMED.fullmatch(one.name)
+            if part and (one.id.startswith(part[1]) or PROJECT in one.labels):
+                found.setdefault(part[2], []).append(one)
+        return found
+
+    @cached_property
+    def services(self) -> dict[str, dict[str, list[Listed]]]:
+        """Project -> service -> containers, by Compose's labels."""
+        found: dict[str, dict[str, list[Listed]]] = {}
+        for one in self.all:
+            if project := one.labels.get(PROJECT):
+                found.setdefault(project, {}).setdefault(one.labels.get(SERVICE, ""), []).append(one)
+        return found
+
+    def by_id(self, start: str) -> list[Listed]:
+        """Those whose id begins so."""
+        return [one for one in self.all if one.id.startswith(start)]
