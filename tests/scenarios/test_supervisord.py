@@ -3,6 +3,7 @@ output, servers that are none, and botkeep killed at work."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from botkeep.cli import main
 from botkeep.engine_restarts import since_last_look
 from botkeep.model import Actor, EngineError, Exit, Fault, Instance, InstanceState, RuntimeLook, Status, utc_now
 from botkeep.runtimes import RUNTIMES, Target
@@ -734,3 +736,83 @@ def test_whenever_botkeep_is_killed_the_next_restart_has_one_bot(tmp_path: Path,
         assert desk.ledger.open_intents("doge") == []
         assert desk.ledger.verify() == []
         assert desk.journal.verify(utc_now()) == []
+
+
+# ---------------------------------------------------------------------------------------------------- its own file
+
+
+@contextmanager
+def generated(home: Path) -> Iterator[tuple[Fleet, Lab, Supervisor]]:
+    """A workspace with two timeframes of one script, and the supervisord that its own file makes of it."""
+    with fleet(home) as found, Lab(home) as lab:
+        lab.program("doge.py")
+        supervisor = Supervisor()
+        supervisor.made = supervisor.folder / "made.conf"
+        (home / "keys.env").write_text("API_KEY=k3y-of-the-bot\n")
+        (home / "keys.env").chmod(0o600)
+        runtimes = {
+            frame: {
+                "kind": "supervisord", "server": supervisor.server, "program": f"tf:bot-{frame}", "stop_grace": 3,
+                "command": [sys.executable, "doge.py", "--graceful", f"--ask-environment=given-{frame}", frame],
+                "env": {"FRAME": frame}, "env_file": "keys.env",
+            }
+            for frame in ("3m", "5m")
+        }  # fmt: skip
+        bots = [{"name": f"bot-{frame}", "runtime": runtime} for frame, runtime in runtimes.items()]
+        (home / "config/bots.json").write_text(json.dumps({"bots": bots}))
+        with redirected() as said:
+            assert main(["supervisord-config", "--home", str(home), "--out", str(supervisor.config)]) == 0
+        assert f"{supervisor.config} is written" in said.getvalue()
+        with supervisor:
+            yield found, lab, supervisor
+
+
+@contextmanager
+def redirected() -> Iterator[io.StringIO]:
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        yield said
+
+
+def frames(found: Fleet) -> dict[str, Any]:
+    return {one.bot: one for one in found.desk().check([]).verdicts}
+
+
+def test_a_supervisord_with_the_file_that_botkeep_wrote_runs_each_timeframe_with_its_keys(tmp_path: Path) -> None:
+    with generated(tmp_path / "home") as (found, lab, supervisor):
+        wait_for(lambda: len(lab.pids("bot")) == 2)
+        verdicts = frames(found)
+        assert {name: (one.status, one.notes) for name, one in verdicts.items()} == {
+            "bot-3m": (Status.HEALTHY, ()),
+            "bot-5m": (Status.HEALTHY, ()),
+        }
+        assert {one.pid for one in verdicts.values()} == set(lab.bots())
+        for frame in ("3m", "5m"):
+            given = dict(pair.split("=", 1) for pair in (lab.home / f"given-{frame}").read_text().split("\0"))
+            assert (given["API_KEY"], given["FRAME"]) == ("k3y-of-the-bot", frame)
+        assert "k3y" not in supervisor.config.read_text()
+        assert supervisor.config.stat().st_mode & 0o077 == 0
+        by_hand = lab.by_hand(sys.executable, "doge.py", "--graceful", "--ask-environment=given-3m", "3m")
+        wait_for(lambda: lab.trading(by_hand))
+        verdicts = frames(found)
+        assert (verdicts["bot-3m"].fault, verdicts["bot-5m"].fault) == (Fault.BOT_DUPLICATED, None)
+        report = found.desk(Actor.PERSON).restart("bot-3m", "two of them")
+        assert report.ok, report.sentence
+        assert len(lab.bots()) == 2
+        assert {one.status for one in frames(found).values()} == {Status.HEALTHY}
+
+
+def test_what_outlives_a_killed_supervisord_keeps_a_second_copy_from_being_started_at_all(tmp_path: Path) -> None:
+    with generated(tmp_path / "home") as (found, lab, supervisor):
+        wait_for(lambda: len(lab.pids("bot")) == 2)
+        before = set(lab.bots())
+        supervisor.kill()
+        supervisor.up()
+        log = lab.home / ".botkeep/logs/supervisord.log"
+        wait_for(lambda: log.read_text().count("(exit status 75; not expected)") >= 2)
+        assert lab.pids("bot") == before
+        found.desk(Actor.ROUND).round()
+        verdicts = frames(found)
+        assert {one.status for one in verdicts.values()} == {Status.HEALTHY}, verdicts
+        assert before.isdisjoint(lab.bots())
+        assert len([one for one in lab.bots().values() if "doge.py" in one.argv]) == 2

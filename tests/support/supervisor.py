@@ -45,6 +45,8 @@ class Supervisor:
         self.folder = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
         self.socket = self.folder / "s.sock"
         self.server = f"unix://{self.socket}" if unix else f"http://127.0.0.1:{port}"
+        self.made: Path | None = None
+        """A file that somebody else writes; it names our socket."""
         self.port, self.login, self.unix, self.more = port, login, unix, more
         self.given = dict(given or {})
         """Variables of its own."""
@@ -64,7 +66,7 @@ class Supervisor:
     @property
     def config(self) -> Path:
         """Its configuration."""
-        return self.folder / "supervisord.conf"
+        return self.made or self.folder / "supervisord.conf"
 
     def write(self) -> None:
         """The configuration with all programs."""
@@ -112,10 +114,11 @@ class Supervisor:
 
     def up(self, under: Sequence[str] = ()) -> Supervisor:
         """Start it, and wait until it answers. Its environment is bare, as init's is."""
-        self.write()
+        if self.made is None:
+            self.write()
         self.inside = bool(under)
         given = {**{name: os.environ[name] for name in KEPT if name in os.environ}, **self.given}
-        command = [*under, sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config)]
+        command = [*under, sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self.config)]
         with open(self.folder / "said.txt", "ab") as said:
             child = subprocess.Popen(
                 command, cwd=self.folder, env=given, start_new_session=True,

@@ -367,6 +367,7 @@ FREQTRADE_WROTE = {  # file of tests/data/logs -> the causes it names
     "quoting": "stopped-from-outside",
     "settings-database": "settings-refused",
     "settings-exchange": "settings-refused",
+    "settings-json-console": "settings-refused",
     "settings-missing": "settings-unusable",
     "settings-no-file": "settings-refused",
     "settings-stake": "settings-refused",

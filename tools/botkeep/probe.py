@@ -476,7 +476,7 @@ def _with_output(log: LogLook, output: LogLook) -> LogLook:
 
 
 def _is_same(known: Cause, said: Cause) -> bool:
-    """Of two runs it is two: a log alone cannot always tell which run wrote a line, so its word for the newest counts."""
+    """The same of the run before is another: but a log cannot always tell the runs apart, and then says `this_run`."""
     return known.signature == said.signature and (known.this_run or not said.this_run)
 
 

@@ -20,8 +20,8 @@ def settle(path: Path, options: FormatOptions) -> dict[str, Any]:  # noqa: ARG00
     """Roll back, check in, remove. Killed at any moment, the content is what it was: SQLite makes the main file durable
     before it empties the log, and no companion is removed before.
 
-    What is no database any more, or is so damaged that SQLite refuses, cannot be folded into: its companions are removed
-    only, durably, before anything is put in its place. They are a danger to that: a left-over -wal is played into it.
+    What is no database any more, or is so damaged that SQLite refuses, cannot be folded into: its companions are only
+    removed, durably, before anything is put in its place. They are a danger to it: a left-over -wal is played in.
     `settled` in the answer: whether they were folded in. Raises BotkeepError: in use, or the disk fails.
     """
     try:

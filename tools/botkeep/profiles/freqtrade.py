@@ -38,6 +38,7 @@ PATIENCE = timedelta(minutes=5)
 """After /status took too long it is not asked again: freqtrade goes on working on each question."""
 BOOTS_WITHIN = timedelta(minutes=10)
 """After that, one that says stopped and has no log is stopped, and not still loading its markets."""
+LOG_COMES_WITHIN = timedelta(minutes=1)
 LOG_LINES = 100
 RUNMODES: dict[str, bool] = {"live": False, "dry_run": True}
 """In which it trades, and whether that is on paper."""
@@ -426,11 +427,18 @@ def sign_of_life(subject: Subject, instance: Instance) -> bool | None:
 def _has_beaten(subject: Subject, instance: Instance) -> bool | None:
     """None without a log. With heartbeats switched off, the first change of state has to do."""
     if subject.log is None or subject.log.problem is not None:
-        return None
+        return False if _log_may_come(subject, instance) else None
     log = LoggedBot(replace(subject, instances=(instance,)))
     if "heartbeat" not in subject.log.marks:
         return log.has_begun()
     return log.newest_beat()[0] is not None
+
+
+def _log_may_come(subject: Subject, instance: Instance) -> bool:
+    """A first start makes its log; one that never comes is configured wrong, and must not make every start fail."""
+    if subject.log is None or subject.log_file is None or subject.log_file.exists() or instance.started_at is None:
+        return False
+    return subject.now - instance.started_at < LOG_COMES_WITHIN
 
 
 def _has_booted(subject: Subject, instance: Instance) -> bool | None:

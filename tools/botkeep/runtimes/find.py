@@ -240,11 +240,10 @@ def _twins(
     """By command, unless somebody runs it as another bot; by what the engine gave it, unless in a place of its own
     that has the same names."""
     for twin in twins:
-        for proc in table.by_program.get(program_key(twin.command), ()) if twin.command else ():
-            ours = Command(target.name, twin.command, twin.cwd)
-            here = is_same_program(proc, twin.command, twin.cwd) and _is_of_this_place(
-                target, proc, ours, "command", writers
-            )
+        ours = Command(target.name, twin.command, twin.cwd)
+        for proc in table.by_program.get(program_key(ours.argv), ()) if ours.argv else ():
+            same = is_same_program(proc, ours.argv, ours.cwd)
+            here = same and _is_of_this_place(target, proc, ours, "command", writers)
             if here and not _is_known_as_another(target, proc, twin):
                 yield proc, "command"
         for proc in table.carriers(twin.environment) if twin.environment else ():
@@ -258,11 +257,8 @@ def _is_known_as_another(target: Target, proc: Proc, twin: Twin) -> bool:
     if _is_neighbours(target, carried_marker(proc.pid) or ""):
         return True
     carried = environment_of(proc.pid) if twin.engine else {}
-    return (
-        bool(carried)
-        and carried.get(twin.engine) == twin.environment[twin.engine]
-        and not (twin.environment.items() <= carried.items())
-    )
+    of_this_engine = bool(carried) and carried.get(twin.engine) == twin.environment[twin.engine]
+    return of_this_engine and not twin.environment.items() <= carried.items()
 
 
 def _namesakes(target: Target, twins: Sequence[Twin], table: ProcessTable) -> Iterator[tuple[Proc, str]]:
