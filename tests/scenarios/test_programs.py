@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,29 @@ def test_somebody_elses_bot_of_the_same_program_and_the_same_words_is_left_alone
     assert theirs.poll() is None
 
 
+def test_a_configuration_named_in_one_word_is_another_one_in_another_folder(
+    make: Callable[..., Fleet], program: Path, tmp_path: Path
+) -> None:
+    words = ("trade", "--config=config.json", "--userdir", str(tmp_path))
+    one = make(*words)
+    theirs = by_hand(one, program, *words, place=folder(tmp_path / "theirs"))
+    wait_for(lambda: writes(theirs.pid, tmp_path / "theirs/tradesv3.sqlite"))
+    pid = up(one)
+    assert one.desk(Actor.PERSON).restart("keeper", "by hand").result is Result.DONE
+    assert not alive(pid)
+    assert theirs.poll() is None
+
+
+def test_a_bot_is_not_stopped_for_a_start_that_would_not_be_allowed(make: Callable[..., Fleet]) -> None:
+    one = make()
+    pid = up(one)
+    with (one.home / "bot/tradesv3.sqlite").open("ab"):
+        report = one.desk(Actor.PERSON).restart("keeper", "by hand")
+    assert report.result is Result.REFUSED
+    assert f"pid {os.getpid()} has its data file open" in report.sentence
+    assert alive(pid)
+
+
 @pytest.mark.parametrize("words", [WORDS, ("trade", "--db-url", "{database}")], ids=["same words", "other words"])
 def test_a_copy_on_the_same_database_is_found_and_brought_back_to_one(
     make: Callable[..., Fleet], program: Path, tmp_path: Path, words: tuple[str, ...]
@@ -156,3 +180,20 @@ def test_a_start_that_says_nothing_is_not_called_done(make: Callable[..., Fleet]
     assert report.result is Result.VERIFYING, report.sentence
     assert one.verdict("keeper").status is Status.HEALTHY
     assert [intent.bot for intent in one.desk().ledger.open_intents()] == ["keeper"]
+
+
+def test_a_bot_that_stopped_itself_over_an_error_does_not_come_up_stopped(make: Callable[..., Fleet]) -> None:
+    one = make()
+    pid = up(one)
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S,%f")[:-3]
+    with (one.home / "bot/freqtrade.log").open("a") as log:
+        log.write(f"{now} - freqtrade.worker - ERROR - OperationalException. Stopping trader ...\n")
+    (one.home / "bot/state").write_text("STOPPED")
+    wait_for(lambda: one.verdict("keeper").program.state == "stopped")
+    assert one.verdict("keeper").fault is Fault.BOT_IMPAIRED
+    (one.home / "bot/state").unlink()
+    one.kill(pid)
+    (action,) = one.desk().round().actions
+    assert action.result is Result.DONE, action.sentence
+    assert "as it was left" not in action.sentence
+    assert one.verdict("keeper").program.state == "running"

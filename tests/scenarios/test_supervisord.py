@@ -283,6 +283,18 @@ def test_a_stop_between_an_end_and_its_restart_holds(made: Programs) -> None:
             assert look(target).instances == ()
 
 
+def test_a_stop_by_somebody_else_is_told_and_ours_is_not(made: Programs) -> None:
+    target = made.bot("--graceful")
+    up(made, target)
+    made.supervisor.rpc.stopProcess("doge")
+    assert "Somebody stopped it through supervisord" in look(target).notes[-1]
+    up(made, target)
+    stop(target)
+    assert not any("Somebody" in note for note in look(target).notes)
+    assert look(target).exit == ended(target)
+    assert ended(target).asked
+
+
 # ---------------------------------------------------------------------------------------------------- copies
 
 
@@ -314,6 +326,16 @@ def test_what_outlives_a_stop_by_somebody_else_is_a_copy_and_no_second_is_starte
     assert stop(target).left == ()
     assert start(target).pid != orphan
     assert overlaps(made.lab.stamps()) == []
+
+
+def test_what_a_shell_leaves_behind_has_the_bots_own_grace(made: Programs) -> None:
+    slow = "trap 'sleep 4; touch closed; exit' TERM; while :; do sleep 0.1; done"
+    target = shell(made, f"sh -c {shlex.quote(slow)} & wait", stopwaitsecs=10)
+    start(target)
+    wait_for(lambda: len(made.lab.bots()) >= 2)
+    stopped = stop(target, grace=10)
+    assert (stopped.left, stopped.killed) == ((), False)
+    assert (made.lab.home / "closed").exists()
 
 
 @pytest.mark.parametrize("switch", ["--daemon", "--popen"])
@@ -392,7 +414,9 @@ def test_a_log_of_its_own_is_read_where_it_is_and_its_newest_run_is_known(made: 
         up(made, target)
         path = runtime(target).log(target)
         assert path == made.supervisor.folder / "doge.log"
-        assert path.read_bytes()[runtime(target).run_offset(target) :] == f"{word}\n".encode()
+        said = f"{word}\n".encode()
+        wait_for(lambda path=path, said=said: path.read_bytes().endswith(said))
+        assert path.read_bytes()[runtime(target).run_offset(target) :] == said
         stop(target)
     assert path.read_bytes() == b"first\nsecond\n"
 

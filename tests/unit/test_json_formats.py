@@ -660,7 +660,7 @@ def test_a_document_that_is_written_anew_all_the_time_is_never_damage(
     assert seen.count(OK) > looks // 4
     copy = tmp_path / "copy.json"
     made = None
-    while made is None:
+    while made is None or "rows" not in made.mark:  # of a document that is empty for a moment there is nothing to say
         with suppress(BotkeepError):  # it says so where every copy was of two versions
             made = _kind(path).snapshot(path, copy, options=OPTIONS)
     assert made.mark["rows"] == len(_fills(copy))

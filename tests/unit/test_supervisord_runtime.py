@@ -568,7 +568,7 @@ def test_what_the_engine_runs_as_another_unit_is_no_copy_though_it_runs_the_same
         pids = [lab.by_hand(*command, env=env) for env in (given, {**given, "SUPERVISOR_SERVER_URL": "unix:///t"}, {})]
         wait_for(lambda: all(lab.trading(pid) for pid in pids))
         twin = Twin(command, str(lab.home), {**given, "SUPERVISOR_PROCESS_NAME": "doge"}, "SUPERVISOR_SERVER_URL")
-        found = strangers(lab.target(), [twin], ProcessTable.read())
+        found = strangers(lab.target(), [twin], ProcessTable.read(), frozenset())
         assert found == {pids[1]: "command", pids[2]: "command"}
 
 

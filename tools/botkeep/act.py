@@ -163,6 +163,11 @@ def _restart_locked(case: Case, asked_at: int, override: str | None, only_for: F
     if verdict.instance and _too_late(case):
         return later(case, verdict)
     ready = _with_environment(case)  # a missing env file must be found before the running copy is stopped
+    if not override and (why := leaving.cannot_keep(case)):
+        until = "a person starts it with --override REASON, or sets its initial_state"
+        return case.report(Result.REFUSED, f"{case.bot.name} was not started: {why}", until=until)
+    if stranger := _another_writer(case, seen.instances):
+        return case.report(Result.REFUSED, f"{case.bot.name} was left as it is: {stranger}", until="it is ended")
     data = {**intent_data(verdict, allowed, override), **_what_counts(verdict, before)}
     if not seen.instances and seen.exit and seen.exit.at:
         data["exit"] = {"key": seen.exit.key, "at": iso(seen.exit.at), "asked": seen.exit.asked}
@@ -230,8 +235,10 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
         with rescuing(case.bot.data_file, _rescued_to(case)):
             stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
     except EngineError as error:
+        _let_go_on(case)
         return case.finish(intent, Result.FAILED, f"{case.bot.name} was not started: {error}", data=UNATTEMPTED)
     if stopped.left:
+        _let_go_on(case)
         left = ", ".join(stopped.left)
         return case.finish(
             intent,
@@ -243,6 +250,12 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
     more = _more_memory(case) if Fault.OUT_OF_MEMORY in verdict.faults else None
     said = [one for one in (was, held, more, leaving.said_of_left(case)) if one]
     return _start(case, intent, "; ".join(said), policy)
+
+
+def _let_go_on(case: Case) -> None:
+    """A bot that we asked to open nothing new, and then could not stop, goes on as before."""
+    with suppress(BotkeepError):
+        leaving.take_back(case, case.runtime.look(case.target, ProcessTable.read()).instances)
 
 
 def _more_memory(case: Case) -> str | None:
@@ -275,6 +288,17 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
     if started.instance is None:
         return case.finish(intent, Result.FAILED, f"{name} could not be started: {how_it_ended(started.exit)}.")
     return _verify(case, intent, started.instance, was, policy)
+
+
+def _another_writer(case: Case, instances: Sequence[Instance]) -> str:
+    """Who else has the data file open for writing, while the bot still runs: it must not be stopped for nothing."""
+    if case.bot.data_file is None or not instances:
+        return ""
+    members = {pid for one in instances for pid in one.members}
+    others = [pid for pid in DataFile.of(case.bot).writers() if pid not in members]
+    who = ", ".join(f"pid {pid}" for pid in others)
+    beside = "has its data file open for writing too, and no start would be allowed beside it. End it first."
+    return f"{who} {beside}" if who else ""
 
 
 def require_only_writer(case: Case) -> None:
@@ -361,8 +385,10 @@ def _stop_all(case: Case, intent: Entry | None) -> tuple[Result, str]:
         with rescuing(case.bot.data_file, _rescued_to(case)):
             stopped = case.runtime.stop(case.target, grace, case.deadline)
     except EngineError as error:
+        _let_go_on(case)
         return Result.FAILED, f"{name} could not be stopped: {error}"
     if stopped.left:
+        _let_go_on(case)
         return Result.FAILED, f"{name} could not be stopped: {', '.join(stopped.left)} is left. A person has to end it."
     if not stopped.stopped:
         return Result.DONE, f"{name} did not run and stays down ({why}); two scans found nothing of it."

@@ -5,6 +5,7 @@ A person's `/stop` or `/stopentry` is said to the bot itself, not to us; a start
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -13,16 +14,31 @@ from .bench import Case
 from .ledger import Entry
 from .model import Instance, InstanceState, LedgerError
 from .playbooks import Policy
-from .programs import configured_profile, profile_of
+from .programs import profile_of
 
-ASK_SECONDS = 3.0
+HOLDING_TAKES = 10.0
+"""Seconds: a look at the bot, two questions, and what a stop takes on top of the grace."""
 KEPT = ("paused", "stopped")
 
 
 def environment_as_left(case: Case) -> Mapping[str, str]:
     """Variables with which the bot comes up as a person left it; empty for one that was simply running."""
     left = probe.left_in(case.bench.cursor(case.bot.name, "left"))
-    return profile_of(case.bot)[0].environment(left) if left in KEPT else {}
+    return profile_of(case.bot)[0].environment(left) if left in KEPT and _takes_environment(case) else {}
+
+
+def _takes_environment(case: Case) -> bool:
+    """Whether its runtime gives a start variables of ours; an engine starts what it was given once."""
+    return bool(getattr(case.runtime, "TAKES_ENVIRONMENT", False))
+
+
+def cannot_keep(case: Case) -> str:
+    """Why a start would undo what a person told the bot itself, a sentence; empty: it would not."""
+    left = probe.left_in(case.bench.cursor(case.bot.name, "left"))
+    if left not in KEPT or _takes_environment(case):
+        return ""
+    kind = case.bot.runtime.kind if case.bot.runtime else "its engine"
+    return f"it was left {left} by a person, and {kind} would start it as it is configured, so that it trades."
 
 
 def said_of_left(case: Case) -> str:
@@ -36,8 +52,10 @@ def hold_entries(case: Case, intent: Entry | None, policy: Policy) -> str:
 
     Recorded first: whoever finds the bot paused, and our caller dead, takes it back.
     """
-    if not policy.hold_entries or configured_profile(case.bot)[0].NAME == "plain" or case.bot.api is None:
+    if not policy.hold_entries or case.bot.api is None or case.bot.api.url is None:
         return ""
+    if time.monotonic() + case.runtime.grace(case.target) + HOLDING_TAKES > case.deadline:
+        return ""  # the bot's own grace is worth more
     seen = probe.see_program(case.bench.fleet, case.bot, case.target, case.bench.cursor, case.bench.clock())
     running = [one for one in seen.subject.instances if one.state is InstanceState.RUNNING]
     if len(running) != 1 or seen.program.state != "running":

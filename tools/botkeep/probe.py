@@ -278,7 +278,7 @@ class _Around:
             "output": one.output.cursor if one.output else None,
             "compared": compared,
             "program": one.program.cursor,
-            "left": _left(one, self.cursor),
+            **_left(one, self.cursor),
         }
         observed = self._observation(one, data, data_seen)
         return Seen(observed, {name: value for name, value in cursors.items() if value})
@@ -329,15 +329,24 @@ ITS_OWN_STOP = "stopped-by-itself"
 """The signature of a bot that stopped trading over an error: nobody left it so."""
 
 
-def _left(one: _Look, cursor: ReadCursor) -> Cursor | None:
-    """In which state of its own the living bot is, as a person wants it."""
-    state = one.program.state
+def _left(one: _Look, cursor: ReadCursor) -> dict[str, Cursor]:
+    """In which state of its own the living bot is, as a person wants it; cursors to be written.
+
+    One that stopped itself over an error was left so by nobody, and stays so until it was seen running again, also when
+    its log line has faded.
+    """
+    state, name = one.program.state, one.bot.name
     if state not in ("running", "paused", "stopped") or len(one.runtime.instances) != 1:
-        return None
-    if (cursor(one.bot.name, HOLDING) or {}).get("instance") == one.runtime.instances[0].key:
-        return None  # we asked it to hold, a moment ago
+        return {}
+    key, kept = one.runtime.instances[0].key, cursor(name, "left") or {}
+    if (cursor(name, HOLDING) or {}).get("instance") == key:
+        return {HOLDING: {"over": key}, "left": {"state": state}} if state == "running" else {}  # else we asked it to
+    if state == "running":
+        return {"left": {"state": state}}
     failed = any(cause.signature == ITS_OWN_STOP and cause.this_run for cause in (one.log.causes if one.log else ()))
-    return {"state": "" if failed else state}
+    if state == "stopped" and (kept.get("failed") == key or (failed and kept.get("state") != state)):
+        return {"left": {"state": "", "failed": key}}
+    return {"left": {"state": state}}
 
 
 def left_in(kept: Cursor | None) -> str:

@@ -19,6 +19,7 @@ from .durable import Lock
 from .judge import how_it_ended, length
 from .ledger import Entry, Kind
 from .model import Action, Actor, Exit, Instance, Result
+from .probe import HOLDING
 from .runtimes.procs import ProcessTable
 from .workspace import Workspace
 
@@ -32,22 +33,27 @@ def reconcile(bench: Bench, bot: Bot) -> None:
     lock = Lock(case.target.run_dir / "op.lock")
     if lock.acquire():
         try:
-            settle(case)
+            settle(case, waits=True)
         finally:
             lock.release()
 
 
-def settle(case: Case) -> None:
-    """With the lock held nobody else acts: an intent without an outcome is of a caller that died or ran out of time."""
+def settle(case: Case, *, waits: bool = False) -> None:
+    """With the lock held nobody else acts: an intent without an outcome is of a caller that died or ran out of time.
+
+    `waits`: leave a start open that may still say that it works; an action that is about to end it cannot wait for it.
+    """
     _record_stop_made_without_ledger(case)
     owed = case.bench.ledger.open_intents(case.bot.name)
     if not owed:
+        if case.bench.ledger.cursor(case.bot.name, HOLDING):
+            leaving.take_back(case, case.runtime.look(case.target, ProcessTable.read()).instances)
         return
     _wait_for_start_under_way(case)
     seen = case.runtime.look(case.target, ProcessTable.read())
     leaving.take_back(case, seen.instances)
     for intent in owed:
-        if _is_not_heard_yet(case, intent, seen.instances):
+        if waits and _is_not_heard_yet(case, intent, seen.instances):
             continue
         result, sentence, data = _what_became_of(case, intent, seen.instances, seen.exit)
         case.bench.journal.record(
@@ -89,7 +95,8 @@ def _what_became_of(
         return _what_became_of_polling(case, intent)
     mine = next((one for one in instances if one.entry == intent.id), None)
     if mine and leaving.works(case, mine) is False:
-        said = f"has not said within {length(HEARD_WITHIN)} that it works"
+        late = case.bench.clock() - intent.at > HEARD_WITHIN
+        said = f"has not said {f'within {length(HEARD_WITHIN)}' if late else 'so far'} that it works"
         return Result.FAILED, f"{name} was started (pid {mine.pid}) and is alive, but {said}.", {}
     if mine:
         return Result.DONE, f"{name} was started (pid {mine.pid}) and is up, found at the next look.", {}

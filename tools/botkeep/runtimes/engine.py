@@ -205,14 +205,16 @@ class EngineRuntime:
         units = [one for one in self.known[target.name] if one.state is not None]
         family = {pid: proc for one in before.instances for pid in one.members if (proc := table.procs.get(pid))}
         _ask(target, [one.run for one in units])
+        began = time.monotonic()
         self._stop_units(target, units, grace, deadline)
-        killed = not self._end_rest(target, family, grace if not units else KILL_SECONDS, deadline)
-        left = tuple(describe(proc) for proc in self._rest(target, family).values())
+        left = max(KILL_SECONDS, began + grace - time.monotonic())  # the bot may be what a shell has left behind
+        killed = not self._end_rest(target, family, left, deadline)
+        rest = tuple(describe(proc) for proc in self._rest(target, family).values())
         after = self._units_left(target)
         still = tuple(f"{self.KIND} {one.id}" for one in after if one.state is not None)
         if after and time.monotonic() < deadline:
             self.log(target)  # the last words of this run, before the unit is started anew or made anew
-        return Stopped(before.instances, (*left, *still), killed=killed or _were_killed(units, after))
+        return Stopped(before.instances, (*rest, *still), killed=killed or _were_killed(units, after))
 
     def _stop_units(self, target: Target, units: Sequence[Unit], grace: float, deadline: float) -> None:
         """Copies side by side: each may need all of its grace."""
@@ -394,9 +396,9 @@ def _leads_a_group(pid: int) -> bool:
 def _copies(target: Target, units: Sequence[Unit], members: set[int], table: ProcessTable) -> tuple[Instance, ...]:
     """Copies of the bot that are none of the engine's processes: each family of processes is one."""
     twins = [one.twin for one in units]
-    found = {pid: how for pid, how in strangers(target, twins, table).items() if pid not in members}
     engines = {above for one in units if one.pid for above in table.ancestors(one.pid)}
-    found = {pid: how for pid, how in found.items() if pid not in engines and _lives_on(table.procs[pid])}
+    strange = strangers(target, twins, table, members | engines)
+    found = {pid: how for pid, how in strange.items() if _lives_on(table.procs[pid])}
     tops = [pid for pid in found if not any(above in found or above in members for above in table.ancestors(pid))]
     return tuple(_copy(table, pid, found[pid]) for pid in sorted(tops))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from botkeep.model import EngineError, Instance, InstanceState
@@ -103,7 +103,15 @@ _RELATIVE = re.compile(r"[^-/].*(?:/|\.(?:json|ya?ml|toml|sqlite|db|log)\Z)")
 
 def _tells_its_place(words: Sequence[str]) -> bool:
     """Whether arguments name files by their whole paths, and none by a path from the folder it runs in."""
-    return any(word.startswith("/") for word in words) and not any(_RELATIVE.match(word) for word in words)
+    named = [_value_of(word) for word in words]
+    return any(word.startswith("/") for word in named) and not any(_RELATIVE.match(word) for word in named)
+
+
+def _value_of(word: str) -> str:
+    """`--config=x.json` and `-cx.json` name a file as `--config x.json` does."""
+    if word.startswith("--"):
+        return word.partition("=")[2] or word
+    return word[2:] if re.match(r"-[A-Za-z].", word) else word
 
 
 def _writers(target: Target, table: ProcessTable) -> dict[int, str]:
@@ -225,29 +233,31 @@ class Twin:
     """The one of them that names the engine: who has it, and not the rest, is another unit's, whatever it runs."""
 
 
-def strangers(target: Target, twins: Sequence[Twin], table: ProcessTable) -> dict[int, str]:
-    """Processes that are the bot though its engine may not know them, and by which: the caller takes off its own."""
-    found = _writers(target, table)
-    for proc, how in (*_twins(target, twins, table, dict(found)), *_namesakes(target, twins, table)):
-        if proc.pid not in table.own_line and watched_by(proc) is None:
+def strangers(target: Target, twins: Sequence[Twin], table: ProcessTable, own: Set[int]) -> dict[int, str]:
+    """Processes that are the bot though its engine may not know them, and by which. `own`: those that it knows."""
+    writers = _writers(target, table)
+    found = {pid: how for pid, how in writers.items() if pid not in own}
+    skipped = own | table.own_line
+    for proc, how in (*_twins(target, twins, table, skipped, writers), *_namesakes(target, twins, table, skipped)):
+        if watched_by(proc) is None:
             found.setdefault(proc.pid, how)
     return found
 
 
 def _twins(
-    target: Target, twins: Sequence[Twin], table: ProcessTable, writers: dict[int, str]
+    target: Target, twins: Sequence[Twin], table: ProcessTable, skipped: Set[int], writers: dict[int, str]
 ) -> Iterator[tuple[Proc, str]]:
     """By command, unless somebody runs it as another bot; by what the engine gave it, unless in a place of its own
     that has the same names."""
     for twin in twins:
         ours = Command(target.name, twin.command, twin.cwd)
         for proc in table.by_program.get(program_key(ours.argv), ()) if ours.argv else ():
-            same = is_same_program(proc, ours.argv, ours.cwd)
+            same = proc.pid not in skipped and is_same_program(proc, ours.argv, ours.cwd)
             here = same and _is_of_this_place(target, proc, ours, "command", writers)
             if here and not _is_known_as_another(target, proc, twin):
                 yield proc, "command"
         for proc in table.carriers(twin.environment) if twin.environment else ():
-            if _container(proc.pid) == _container(os.getpid()):
+            if proc.pid not in skipped and _container(cgroup_of(proc.pid)) == _container(table.own_cgroup):
                 yield proc, "environment"
 
 
@@ -261,16 +271,18 @@ def _is_known_as_another(target: Target, proc: Proc, twin: Twin) -> bool:
     return of_this_engine and not twin.environment.items() <= carried.items()
 
 
-def _namesakes(target: Target, twins: Sequence[Twin], table: ProcessTable) -> Iterator[tuple[Proc, str]]:
+def _namesakes(
+    target: Target, twins: Sequence[Twin], table: ProcessTable, skipped: Set[int]
+) -> Iterator[tuple[Proc, str]]:
     for name in _names(target):
         for proc in table.by_name.get(name, ()):
-            if not _is_kept_for_another(proc, twins, table):
+            if proc.pid not in skipped and not _is_kept_for_another(proc, twins, table):
                 yield proc, "process_name"
 
 
-def _container(pid: int) -> str:
-    """The container that a process runs in; empty: in none, or nobody may know."""
-    found = _CONTAINER.search(cgroup_of(pid))
+def _container(cgroup: str) -> str:
+    """The container that a control group belongs to; empty: to none, or nobody may know."""
+    found = _CONTAINER.search(cgroup)
     return found[0] if found else ""
 
 

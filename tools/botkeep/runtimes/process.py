@@ -30,6 +30,8 @@ from .procs import MARKER, Proc, ProcessTable, lock_holders, process_key, read_p
 from .record import Record, ask, exit_of, read_exit, read_record, unask
 
 KIND = "process"
+TAKES_ENVIRONMENT = True
+"""A start gives the bot the target's variables."""
 SHIM = Path(__file__).with_name("shim.py")
 PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR")
 LAUNCH_SECONDS = 10.0

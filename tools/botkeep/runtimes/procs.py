@@ -327,6 +327,11 @@ class ProcessTable:
         return found
 
     @cached_property
+    def own_cgroup(self) -> str:
+        """This program's control groups."""
+        return cgroup_of(os.getpid())
+
+    @cached_property
     def cgroups(self) -> dict[int, str]:
         """The control group of every living process, in every hierarchy; read once for all bots."""
         return {pid: cgroup_of(pid) for pid, proc in self.procs.items() if not proc.dead}
@@ -338,22 +343,24 @@ class ProcessTable:
         """
         name, value = next(iter(variables.items()))
         if name not in self._by_variable:
-            found: dict[str, list[int]] = defaultdict(list)
-            for pid, given in self._environments.items():
+            found: dict[str, dict[int, dict[str, str]]] = defaultdict(dict)
+            start = f"{name}=".encode()
+            for pid, raw in self._environments.items():
+                given = _parse_environment(raw) if start in raw else {}
                 if name in given:
-                    found[given[name]].append(pid)
+                    found[given[name]][pid] = given
             self._by_variable[name] = found
-        pids = self._by_variable[name].get(value, ())
-        return tuple(self.procs[pid] for pid in pids if variables.items() <= self._environments[pid].items())
+        those = self._by_variable[name].get(value, {})
+        return tuple(self.procs[pid] for pid, given in those.items() if variables.items() <= given.items())
 
     @cached_property
-    def _by_variable(self) -> dict[str, dict[str, list[int]]]:
+    def _by_variable(self) -> dict[str, dict[str, dict[int, dict[str, str]]]]:
         return {}
 
     @cached_property
-    def _environments(self) -> dict[int, dict[str, str]]:
+    def _environments(self) -> dict[int, bytes]:
         own = os.getpid()
-        return {pid: environment_of(pid) for pid, one in self.procs.items() if not one.dead and pid != own}
+        return {pid: _raw_environment(pid) for pid, one in self.procs.items() if not one.dead and pid != own}
 
     @cached_property
     def watchers(self) -> dict[str, list[int]]:
@@ -499,11 +506,18 @@ def cgroup_of(pid: int) -> str:
 
 def environment_of(pid: int) -> dict[str, str]:
     """The environment that it was started with; empty for one that is gone or may not be asked."""
+    return _parse_environment(_raw_environment(pid))
+
+
+def _raw_environment(pid: int) -> bytes:
     try:
-        words = _read(f"/proc/{pid}/environ", 1 << 20).split(b"\0")
+        return _read(f"/proc/{pid}/environ", 1 << 20)
     except OSError:
-        return {}
-    pairs = (os.fsdecode(word).partition("=") for word in words if b"=" in word)
+        return b""
+
+
+def _parse_environment(raw: bytes) -> dict[str, str]:
+    pairs = (os.fsdecode(word).partition("=") for word in raw.split(b"\0") if b"=" in word)
     return {name: value for name, _, value in pairs}
 
 

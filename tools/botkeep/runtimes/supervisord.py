@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -161,10 +161,12 @@ class _Look:
         return dict.fromkeys(self.configs, self.answers or late)
 
     def _answers(self) -> dict[str, Found]:
-        told = self._told()
-        told = self._settled(told)
-        around = surroundings(self.client, told, {one.spec for one in self.configs.values()})
-        return {name: self._unit(config, told, around) for name, config in self.configs.items()}
+        told = self._settled(self._told())
+        owners: dict[str, list[str]] = {}
+        for name, config in self.configs.items():
+            owners.setdefault(config.spec, []).append(name)
+        around = surroundings(self.client, told, owners.keys())
+        return {name: self._unit(spec, names, told, around) for spec, names in owners.items() for name in names}
 
     def _told(self) -> _Told:
         known = self.memory.recall(self.address)
@@ -176,7 +178,8 @@ class _Look:
         newest = max((one.start for one in listed.values()), default=0)
         if known is None or self.memory.recall(self.address, number, newest) is None:
             known = self._settings(number, rest or self._ask((_CONFIGS,)))
-        return _Told(listed, known, log if isinstance(log, str) else None, number)
+        settings = {one.spec: one for one in known}
+        return _Told(listed, settings, log if isinstance(log, str) else None, number)
 
     def _settings(self, pid: int, told: list[Any]) -> list[Settings]:
         if isinstance(told[0], FaultError):
@@ -200,15 +203,13 @@ class _Look:
         told.log = log if isinstance(log, str) else None
         return told
 
-    def _unit(self, config: Config, told: _Told, around: Surroundings) -> Found:
-        program = told.programs.get(config.spec)
+    def _unit(self, spec: str, names: Sequence[str], told: _Told, around: Surroundings) -> Found:
+        config, program = self.configs[names[0]], told.programs.get(spec)
         if program is None:
             return no_such_program(config, told.programs.values())
-        same = sorted(name for name, one in self.configs.items() if one.spec == config.spec)
-        if len(same) > 1:
-            return EngineError(f"{' and '.join(same)} both mean program {config.program}; give each bot its own.")
-        settings = next((one for one in told.settings if one.spec == config.spec), None)
-        return (unit_of(program, settings, around, told.own.get(config.spec), config.stop_grace),)
+        if len(names) > 1:
+            return EngineError(f"{' and '.join(names)} both mean program {config.program}; give each bot its own.")
+        return (unit_of(program, told.settings.get(spec), around, told.own.get(spec), config.stop_grace),)
 
 
 def read_programs(client: Client, raw: Any) -> list[Program]:
@@ -258,18 +259,18 @@ class _Told:
     """What one server said, and which of its programs' processes were found on this machine."""
 
     programs: dict[str, Program]
-    settings: Sequence[Settings]
+    settings: Mapping[str, Settings]
     log: str | None
     pid: int
     own: dict[str, Own] = field(default_factory=dict)
 
 
-def surroundings(client: Client, told: _Told, specs: set[str]) -> Surroundings:
+def surroundings(client: Client, told: _Told, specs: Set[str]) -> Surroundings:
     """What is the same for all programs; fills `told.own` for those in `specs`."""
     place = client.address.place
     is_here = place.is_loopback and _find_processes(told, specs)
     everybody = [one.name for one in told.programs.values()]
-    commands = [command_key(one) for one in told.settings]
+    commands = [command_key(one) for one in told.settings.values()]
     return Surroundings(
         place=place,
         boot=boot_id(),
@@ -296,33 +297,35 @@ def _history(told: _Told) -> History:
     return read_history(told.log or "", starts)
 
 
-def _find_processes(told: _Told, specs: set[str]) -> bool:
+def _find_processes(told: _Told, specs: Set[str]) -> bool:
     """Fill `told.own`; False: what this supervisord calls its processes are none of this machine."""
     living = [one for one in told.programs.values() if one.pid]
     own = [one for one in living if one.spec in specs]
     for program in own or living[:OTHERS]:
-        proc = read_proc(program.pid)
-        given = environment_of(program.pid) if proc else {}
-        if proc is not None and _is_it(proc, given, program):
-            told.own[program.spec] = Own(proc.pid, given.get(URL, ""))
+        given = environment_of(program.pid)
+        if _is_it(given, program):
+            told.own[program.spec] = Own(program.pid, given.get(URL, ""))
     return bool(told.own) or not living
 
 
 def _usual_url(told: _Told) -> str:
     """What programs without a serverurl of their own were given."""
-    special = {one.spec for one in told.settings if one.serverurl}
+    special = {one.spec for one in told.settings.values() if one.serverurl}
     return next((one.url for spec, one in told.own.items() if one.url and spec not in special), "")
 
 
-def _is_it(proc: Proc, given: Mapping[str, str], program: Program) -> bool:
+def _is_it(given: Mapping[str, str], program: Program) -> bool:
     """Whether a process is the program's: by the name that supervisord gave it, or by its parent and its start.
 
     The pid may be one of another machine, of a container, of whoever listens there in supervisord's place.
     """
     if _NAME in given:
         return given[_NAME] == program.name and given.get("SUPERVISOR_GROUP_NAME") == program.group
-    parent = read_proc(proc.ppid)
-    return parent is not None and is_supervisord(parent) and _began_in(proc, program.start)
+    proc = read_proc(program.pid)
+    parent = read_proc(proc.ppid) if proc is not None else None
+    if proc is None or parent is None or proc.dead:
+        return False
+    return is_supervisord(parent) and _began_in(proc, program.start)
 
 
 def is_supervisord(proc: Proc) -> bool:

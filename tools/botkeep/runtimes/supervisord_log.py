@@ -45,8 +45,8 @@ def read_log(config: Config, unit: Unit, cursor: Mapping[str, Any], seconds: flo
         if not path:
             continue
         kept = cursor.get(channel) or {}
-        found = _read_file(Path(path), kept) if unit.is_readable else None
-        new, following[channel] = found or reader.read(channel, kept)
+        here = unit.is_readable and not _is_hidden(Path(path))
+        new, following[channel] = _read_file(Path(path), kept) if here else reader.read(channel, kept)
         data += new
     return data, following
 
@@ -54,17 +54,24 @@ def read_log(config: Config, unit: Unit, cursor: Mapping[str, Any], seconds: flo
 # ---------------------------------------------------------------------------------------------------- here
 
 
-def _read_file(path: Path, kept: Mapping[str, Any]) -> tuple[bytes, Cursor] | None:
-    """What a file has since the last time, and what the one before it had that was turned over meanwhile. None: it
-    cannot be read here."""
+def _is_hidden(path: Path) -> bool:
+    """Whether a file is there and may not be read, or is none that can be."""
+    try:
+        return not (stat.S_ISREG(path.stat().st_mode) and os.access(path, os.R_OK))
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+
+
+def _read_file(path: Path, kept: Mapping[str, Any]) -> tuple[bytes, Cursor]:
+    """What a file has since the last time, and what the one before it had that was turned over meanwhile."""
     fd = _open(path)
     if fd is None:
-        return None
+        return b"", dict(kept)  # it is just being turned over
     try:
         now = os.fstat(fd)
         offset = kept.get("offset", max(0, now.st_size - FIRST))
         before = b""
-        if kept and kept.get("inode") != now.st_ino:
+        if kept.get("inode", now.st_ino) != now.st_ino:
             before, offset = _rest_of_rotated(path, kept), 0
         elif offset > now.st_size:
             offset = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from .engine import LOOK_SECONDS, EngineRuntime, Unit
 from .procs import ProcessTable
 from .supervisord_facts import Settings, settings_of
 from .supervisord_rpc import Address
+from .supervisord_units import Supervised
 
 FILE = "supervisord-settings.json"
 """Beside the bots' folders; none of these can have a name with a dot."""
@@ -128,12 +129,7 @@ class ProgramRuntime(EngineRuntime):
 
     def _told(self, target: Target, units: tuple[Unit, ...], table: ProcessTable) -> RuntimeLook:
         seen = super()._told(target, units, table)
-        kept = [(one, keeper) for one in seen.instances if (keeper := _keeper(one, table))]
-        notes = [
-            f"Another supervisord (pid {keeper}) runs a copy of it (pid {one.pid}). If its socket was removed or taken "
-            f"over, nobody can reach it any more: `kill {keeper}` ends it with all its programs."
-            for one, keeper in kept
-        ]
+        notes = (*_about_others(seen, table), *_about_a_stop(seen, units, target.name))
         return replace(seen, notes=(*seen.notes, *notes)) if notes else seen
 
 
@@ -144,6 +140,26 @@ def _placed(target: Target) -> Target:
         return target
     path = str(target.home / config.env_file)
     return replace(target, config=config.model_copy(update={"env_file": path}))
+
+
+def _about_others(seen: RuntimeLook, table: ProcessTable) -> Iterator[str]:
+    for one in seen.instances:
+        keeper = _keeper(one, table)
+        if keeper:
+            yield (
+                f"Another supervisord (pid {keeper}) runs a copy of it (pid {one.pid}). If its socket was removed or "
+                f"taken over, nobody can reach it any more: `kill {keeper}` ends it with all its programs."
+            )
+
+
+def _about_a_stop(seen: RuntimeLook, units: Sequence[Unit], name: str) -> Iterator[str]:
+    """A person who stops it there does not say so to botkeep, which keeps it up."""
+    at = next((one.stopped_at for one in units if isinstance(one, Supervised) and one.stopped_at), None)
+    if at is not None and not seen.instances and seen.exit is not None and not seen.exit.asked:
+        yield (
+            f"Somebody stopped it through supervisord at {at:%Y-%m-%d %H:%M:%SZ}, and botkeep starts it again: "
+            f"`botkeep stop {name}` keeps it down."
+        )
 
 
 def _keeper(one: Instance, table: ProcessTable) -> int:

@@ -85,6 +85,8 @@ class Supervised(Unit):
     """Paths, as supervisord has them; empty: there is none."""
     is_readable: bool = False
     """They are files of this machine, and may be opened."""
+    stopped_at: datetime | None = None
+    """When somebody told supervisord to stop it, and nobody has started it since."""
 
 
 def unit_of(
@@ -116,6 +118,7 @@ def unit_of(
         stdout=stdout,
         stderr=stderr,
         is_readable=readable,
+        stopped_at=runs[-1].ended if program.state is State.STOPPED and runs and runs[-1].as_told else None,
     )
 
 
