@@ -405,8 +405,9 @@ def log_file(bot: Bot, target: Target) -> Path | None:
 
 def last_words(bot: Bot, target: Target) -> Path | None:
     """The log whose last lines tell how a run ended: what was written last, for a bot that died before it could log."""
-    written = [path for path in (bot.log_file, target.log_path if bot.runtime else None) if path and path.is_file()]
-    return max(written, key=lambda path: path.stat().st_mtime, default=log_file(bot, target))
+    usual, output = log_file(bot, target), target.log_path if bot.runtime else None
+    written = [path for path in (bot.log_file, usual, output) if path and path.is_file()]
+    return max(written, key=lambda path: path.stat().st_mtime, default=usual)
 
 
 def _read_log(one: _Look, cursor: ReadCursor, now: datetime) -> None:
@@ -442,9 +443,14 @@ def _read(one: _Look, path: Path, kept: Cursor | None, now: datetime) -> LogLook
         now=_ended(one.runtime) or now,
         zone=one.bot.timezone,
         catalogue=lambda: signatures_for(Workspace(one.target.home), one.bot.name, one.profile)[0],
-        run_offset=runtime_of(one.bot).run_offset(one.target) if path == one.target.log_path else None,
+        run_offset=runtime_of(one.bot).run_offset(one.target) if _is_its_output(one, path) else None,
         run_started=max(started, default=None),
     )
+
+
+def _is_its_output(one: _Look, path: Path) -> bool:
+    """Whether its runtime keeps this file, and so knows where in it a run began: not a log that the bot opens."""
+    return path == one.target.log_path or path != one.bot.log_file
 
 
 def _ended(runtime: RuntimeLook) -> datetime | None:

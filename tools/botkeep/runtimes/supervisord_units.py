@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from botkeep.model import Exit, InstanceState
@@ -25,8 +25,9 @@ URL = "SUPERVISOR_SERVER_URL"
 """The variable in which a program is told who runs it."""
 SAFE_STARTSECS = 10
 """With one second, a program that lived 0.05 s was called RUNNING in 5 of 61 starts."""
-SPAWNING = timedelta(milliseconds=3)
-"""Between the moment that supervisord has for a start and the line in its log."""
+SPAN = 64
+"""Seconds of a run's start that go into its name: the interface and the log have moments that are some milliseconds
+apart, and so a second in one run of forty. Nobody gets a pid twice within a minute."""
 _STATES = {
     State.STARTING: InstanceState.STARTING,
     State.RUNNING: InstanceState.RUNNING,
@@ -149,6 +150,7 @@ def _paths(program: Program) -> tuple[str, str]:
 def _key(around: Surroundings, program: Program, pid: int, second: int | None = None) -> str:
     """Names one run. On this machine as the kernel's words about a killed process are matched: boot, pid, ..."""
     began = program.start if second is None else second
+    began = began // SPAN if pid else began
     mark = zlib.crc32(f"{around.place} {program.spec}".encode())
     if around.place.is_loopback:
         return f"{around.boot[:8]}:{pid}:{began}:{mark}"
@@ -177,7 +179,7 @@ def _exit(program: Program, runs: Sequence[Run], around: Surroundings, *, lives:
     last = over[-1] if over else None
     if last is not None and (last.ended is None or _is_newest(last.ended, program)):
         newest = not lives and last.began_in(program.start)
-        key = _key(around, program, last.pid, None if newest else int((last.started - SPAWNING).timestamp()))
+        key = _key(around, program, last.pid, None if newest else int(last.started.timestamp()))
         return Exit(key=key, at=last.ended, code=last.code, signal=last.signal)
     if not program.stop:
         return None
