@@ -834,9 +834,41 @@ def test_what_outlives_a_killed_supervisord_keeps_a_second_copy_from_being_start
         supervisor.up()
         log = lab.home / ".botkeep/logs/supervisord.log"
         wait_for(lambda: log.read_text().count("(exit status 75; not expected)") >= 2)
+        wait_for(lambda: {supervisor.state(f"tf:bot-{frame}") for frame in ("3m", "5m")} == {"FATAL"})
         assert lab.pids("bot") == before
-        found.desk(Actor.ROUND).round()
         verdicts = frames(found)
         assert {one.status for one in verdicts.values()} == {Status.HEALTHY}, verdicts
+        assert {one.pid for one in verdicts.values()} == before
+        assert all("holds its lock" in one.notes[-1] for one in verdicts.values())
+        for frame in ("3m", "5m"):
+            report = found.desk(Actor.PERSON).restart(f"bot-{frame}", "back under supervisord")
+            assert report.ok, report.sentence
+        verdicts = frames(found)
+        assert {(one.status, one.notes) for one in verdicts.values()} == {(Status.HEALTHY, ())}
+        assert {one.pid for one in verdicts.values()} == set(lab.bots())
         assert before.isdisjoint(lab.bots())
-        assert len([one for one in lab.bots().values() if "doge.py" in one.argv]) == 2
+        assert overlaps([stamp for stamp in lab.stamps() if stamp.pid in before]) != []  # two bots, each by itself
+
+
+@pytest.mark.parametrize("switch", ["--graceful", "--rename=something else"])
+def test_a_copy_that_botkeep_started_as_a_plain_process_is_ended_when_the_bot_moves_to_supervisord(
+    tmp_path: Path, switch: str
+) -> None:
+    """Whatever it calls itself: with another name it has no environment either, and still holds its lock."""
+    with place(tmp_path / "home", lambda made: made.bot("under supervisord")) as here:
+        process = {"kind": "process", "command": [sys.executable, "doge.py", switch], "stop_grace": 2}
+        bots = here.lab.home / "config/bots.json"
+        moved = bots.read_text()
+        bots.write_text(json.dumps({"bots": [{"name": "doge", "runtime": process}]}))
+        first = here.up()
+        bots.write_text(moved)
+        if switch == "--graceful":
+            assert [(one.pid, one.how) for one in look(here.target).instances] == [(first, "marker")]
+        with pytest.raises(EngineError, match=f"pid {first} is still alive"):
+            start(here.target)
+        report = here.found.desk(Actor.PERSON).restart("doge", "it moves to supervisord")
+        assert report.ok, report.sentence
+        (only,) = look(here.target).instances
+        assert only.kept_by == "supervisord"
+        assert list(here.lab.bots()) == [only.pid]
+        assert overlaps(here.lab.stamps()) == []

@@ -19,7 +19,7 @@ from botkeep import exec_env
 from botkeep.config import Fleet, load_fleet
 from botkeep.model import UsageError
 from botkeep.runtimes.procs import MARKER
-from botkeep.runtimes.supervisord_facts import WRAPPER
+from botkeep.runtimes.supervisord_facts import LOCKED, WRAPPER
 from botkeep.supervisord_config import written
 from botkeep.workspace import Workspace
 
@@ -194,7 +194,7 @@ def run(*words: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]
 
 
 def test_the_wrapper_is_known_by_its_name_and_marks_what_it_starts_as_botkeep_does() -> None:
-    assert exec_env.__name__ == WRAPPER
+    assert (exec_env.__name__, exec_env.LOCKED) == (WRAPPER, LOCKED)
     assert exec_env.MARKER == MARKER
 
 
@@ -219,6 +219,14 @@ def test_a_bot_takes_its_place_with_its_keys_and_its_lock(tmp_path: Path) -> Non
         assert second.stderr.startswith("botkeep: not started: another copy of it is alive, and holds")
         child.communicate("\n")
     assert run("--lock", "run/bot/run.lock", "--", "true", cwd=tmp_path).returncode == 0
+
+
+def test_a_bot_ignores_no_signal_that_its_starter_does(tmp_path: Path) -> None:
+    said = run("--", "cat", "/proc/self/status", cwd=tmp_path).stdout
+    ignored, blocked = (
+        next(line for line in said.splitlines() if line.startswith(key)) for key in ("SigIgn", "SigBlk")
+    )
+    assert {ignored.split()[1], blocked.split()[1]} == {"0" * 16}
 
 
 def test_a_copy_that_is_just_ending_is_waited_for(tmp_path: Path) -> None:

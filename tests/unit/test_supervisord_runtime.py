@@ -137,7 +137,15 @@ def endless_head(connection: socket.socket) -> None:
 
 
 def says(data: bytes) -> Callable[[socket.socket], None]:
-    return lambda connection: connection.sendall(data)
+    """And hears the question out: hung up on with something unread, the other side may lose what was said."""
+
+    def speak(connection: socket.socket) -> None:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+
+    return speak
 
 
 BOMB = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><methodResponse/>'
@@ -145,6 +153,14 @@ GOOD = {
     "name": "doge", "group": "doge", "start": 1, "stop": 0, "now": 2, "state": 20, "spawnerr": "", "exitstatus": 0,
     "stdout_logfile": "", "stderr_logfile": "", "pid": 1 << 30,
 }  # fmt: skip
+
+
+def forged(written: int, instead: int) -> bytes:
+    """An answer with a number that Python's own library would not write."""
+    body = xmlrpc.client.dumps(([[{**GOOD, "start": written}], "", 1, []],), methodresponse=True)
+    return answer(body.replace(f">{written}<", f">{instead}<").encode())
+
+
 RUBBISH: dict[str, tuple[Callable[[socket.socket], None], str]] = {
     "nobody answers": (silent, "gave no complete answer within 1 s"),
     "a byte at a time": (slow, "gave no complete answer within 1 s"),
@@ -162,6 +178,11 @@ RUBBISH: dict[str, tuple[Callable[[socket.socket], None], str]] = {
     "a redirect": (says(answer(b"", b"302 Found", b"Location: http://169.254.169.254/\r\n")), "HTTP status 302"),
     "JSON": (says(answer(b'{"ok": true}')), "its answer is no XML-RPC"),
     "nothing": (says(answer(b"")), "its answer is no XML-RPC"),
+    "arrays in arrays": (
+        says(answer(b"<methodResponse>" + b"<value><array><data>" * 190_000)),
+        "its answer is no XML-RPC",
+    ),
+    "a year there is none": (says(forged(777, 9_999_999_999_999)), "its answer is another's"),
     "a bomb of entities": (says(answer(BOMB)), "its answer is no XML-RPC"),
     "its own failure": (says(answer(b"", b"500 Internal Server Error")), "failed over the question"),
     "another answer": (says(document("hello")), "is not supervisord: its answer is none to the question"),
@@ -266,6 +287,8 @@ def test_who_listens_at_a_port_of_this_machine_is_known(serve: Serve) -> None:
 # ---------------------------------------------------------------------------------------------------- its log
 
 LOG = """\
+2026-13-45 99:99:99,000 INFO spawned: 'doge' with pid 99
+0001-01-01 00:00:00,000 INFO spawned: 'doge' with pid 98
 23:59:59,000 INFO a line that was cut in the middle
 2026-11-21 11:00:00,000 INFO supervisord started with pid 7
 2026-11-21 11:00:01,002 INFO spawned: 'doge' with pid 101
@@ -534,6 +557,7 @@ def test_a_copy_is_known_by_what_supervisord_gave_it_and_by_a_command_that_is_th
     shared = around(repeated=frozenset({command_key(settings())}))
     assert unit(program(), shared).twin == Twin(**marks)
     assert unit(program(), around(is_here=False)).twin == Twin()
+    assert unit(program(), around(), kept=settings(directory="bots")).twin.cwd == "/bots"
     homeless = settings(directory="none")
     assert unit(program(), around(), kept=homeless).twin.cwd == "/"
     assert unit(program(), around(folder=""), kept=homeless).twin.command == ()

@@ -8,6 +8,7 @@ kill -9 of supervisord and a normal start make two of every program otherwise.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .model import BotkeepError
 LOCK_SECONDS = 3.0
 """What a copy that is just ending may take."""
 LOCKED = 75
+"""What it ends with when another copy lives."""
 WRONG = 78
 NOT_FOUND = 127
 NOT_EXECUTED = 126
@@ -39,6 +41,8 @@ def main(words: Sequence[str]) -> NoReturn:
             given[MARKER] = _locked(Path(options["--lock"]))
     except BotkeepError as error:
         _end(WRONG, str(error))
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so
     try:
         os.execvpe(command[0], command, given)  # noqa: S606 - the configured command, and no shell
     except OSError as error:

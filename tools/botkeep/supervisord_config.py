@@ -25,6 +25,7 @@ SOCKET = "supervisor.sock"
 HEAD = """\
 ; Made by `botkeep supervisord-config` from config/bots.json: change that, and make it anew.
 ; Each setting of a program is there for what was measured without it:
+;   autostart        it comes up with supervisord, also one that was stopped on purpose: `botkeep stop` says so again
 ;   startsecs        with 1, what lived 0.05 s was called RUNNING in 5 of 61 starts, and its failures were forgotten
 ;   autorestart      unexpected: what ends well stays down. botkeep counts these restarts, and a loop is a fault
 ;   stopasgroup,     without them a shell's children outlive each stop: 3 copies after 2 restarts

@@ -25,8 +25,8 @@ from botkeep.model import EngineError, Exit, HealthLook, Instance, InstanceState
 
 from .base import Started, Stopped, Target
 from .ending import describe, kill, signal_all, wait_until_gone
-from .find import Twin, strangers
-from .procs import Proc, ProcessTable, process_key, read_proc
+from .find import Twin, lock_name, strangers
+from .procs import Proc, ProcessTable, lock_holders, process_key, read_proc, watched_by
 
 LOOK_SECONDS = 8.0
 """That an engine may take to say what it runs; one that is away must not hold up the others."""
@@ -252,9 +252,9 @@ class EngineRuntime:
         return False
 
     def _rest(self, target: Target, family: dict[int, Proc]) -> dict[int, Proc]:
-        """Of those that were the bot's, who lives; and copies that the engine does not know."""
+        """Of those that were the bot's, who lives; copies that the engine does not know; and who holds its lock."""
         table = ProcessTable.read()
-        living = {pid: proc for pid, proc in family.items() if _lives(table, proc)}
+        living = {pid: proc for pid, proc in family.items() if _lives(table, proc)} | _holders(target, table)
         copies = {
             one.pid: table.procs[one.pid] for one in _copies(target, self.known[target.name], set(), table) if one.pid
         }
@@ -264,10 +264,12 @@ class EngineRuntime:
 
     def start(self, target: Target, entry: str, deadline: float) -> Started:
         """Start the unit, bound to the ledger entry. Raises EngineError if anything of the bot still lives."""
-        seen = self.look(target, ProcessTable.read())
-        if seen.instances:
-            left = ", ".join(f"pid {one.pid}" if one.pid else one.key for one in seen.instances)
-            raise EngineError(f"{target.name} was not started: {left} is still alive. Stop it first.")
+        table = ProcessTable.read()
+        seen = self.look(target, table)
+        alive = [f"pid {one.pid}" if one.pid else one.key for one in seen.instances]
+        alive = alive or [f"pid {pid}" for pid in _holders(target, table)]
+        if alive:
+            raise EngineError(f"{target.name} was not started: {', '.join(alive)} is still alive. Stop it first.")
         generation = seen.generation + 1
         units = self.known[target.name]
         record = {"generation": generation, "entry": entry, "run": None, "before": _runs(units)}
@@ -416,6 +418,18 @@ def _copy(table: ProcessTable, pid: int, how: str) -> Instance:
         members=members,
         rss_bytes=sum(table.procs[one].rss_bytes for one in members),
     )
+
+
+def _holders(target: Target, table: ProcessTable) -> dict[int, Proc]:
+    """Who holds the bot's lock: what botkeep started as a plain process, or an engine through `exec_env`, whatever it
+    calls itself by now. Looking through all open files takes too long for a mere look."""
+    lock = lock_name(target)
+    found = {pid: table.find(pid) for pid in lock_holders({lock})} if lock else {}
+    return {
+        pid: proc
+        for pid, proc in found.items()
+        if proc is not None and not proc.dead and pid not in table.own_line and watched_by(proc) is None
+    }
 
 
 def _lives_on(proc: Proc) -> bool:

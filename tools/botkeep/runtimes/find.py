@@ -17,6 +17,7 @@ from botkeep.openfiles import inode_of
 
 from .base import Target
 from .procs import (
+    MARKER,
     Command,
     Proc,
     ProcessTable,
@@ -238,10 +239,19 @@ def strangers(target: Target, twins: Sequence[Twin], table: ProcessTable, own: S
     writers = _writers(target, table)
     found = {pid: how for pid, how in writers.items() if pid not in own}
     skipped = own | table.own_line
-    for proc, how in (*_twins(target, twins, table, skipped, writers), *_namesakes(target, twins, table, skipped)):
+    alike = (*_twins(target, twins, table, skipped, writers), *_namesakes(target, twins, table, skipped))
+    for proc, how in (*_marked(target, table, skipped), *alike):
         if watched_by(proc) is None:
             found.setdefault(proc.pid, how)
     return found
+
+
+def _marked(target: Target, table: ProcessTable, skipped: Set[int]) -> Iterator[tuple[Proc, str]]:
+    """What botkeep itself started as this bot, under whichever engine, and what that started."""
+    lock = lock_name(target)
+    for proc in table.carriers({MARKER: marker_value(lock, target.name)}) if lock else ():
+        if proc.pid not in skipped:
+            yield proc, "marker"
 
 
 def _twins(

@@ -26,7 +26,8 @@ class State(IntEnum):
 
 
 Name = Annotated[str, Field(min_length=1, max_length=300)]
-Second = Annotated[int, Field(ge=0, lt=1 << 40)]
+Second = Annotated[int, Field(ge=0, lt=1 << 37)]
+"""No year that a calendar does not have."""
 
 
 class Program(BaseModel):
@@ -43,7 +44,7 @@ class Program(BaseModel):
     stop: Second
     """Of the newest run that ended."""
     now: Second
-    exitstatus: int
+    exitstatus: int = Field(ge=-(1 << 31), lt=1 << 31)
     """-1: a signal. 0 also stands for one that nobody knows any more."""
     spawnerr: str
     """Why it could not be started, or that it ended too quickly."""
@@ -86,12 +87,18 @@ class Settings(BaseModel):
             words = tuple(shlex.split(self.command))
         except ValueError:
             return ()
-        wrapped = WRAPPER in words and "--" in words
-        return words[words.index("--") + 1 :] if wrapped else words
+        return words[words.index("--") + 1 :] if self.is_locked and "--" in words else words
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it is started by the wrapper, which starts no second copy."""
+        return f" {WRAPPER} " in self.command
 
 
 WRAPPER = "botkeep.exec_env"
 """The module that `botkeep supervisord-config` has a program started by."""
+LOCKED = 75
+"""What the wrapper ends with when another copy lives."""
 
 _PROGRAMS = TypeAdapter(list[Program])
 _SETTINGS = TypeAdapter(list[Settings])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from itertools import pairwise
@@ -20,7 +21,7 @@ MATCHES = timedelta(seconds=2.5)
 BY_ITSELF = timedelta(seconds=3)
 """supervisord starts what ended within a second or two, a person or botkeep hardly ever."""
 _EVENT = re.compile(
-    r"^(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) [A-Z]{4} (?:"
+    r"^(?P<at>20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) [A-Z]{4} (?:"
     r"spawned: '(?P<spawned>[^\s']+)' with pid (?P<pid>\d{1,10})"
     r"|(?P<kind>exited|stopped): (?P<ended>\S+) \((?P<how>[^\n]{1,100})\)"
     r"|supervisord started with pid (?P<daemon>\d{1,10}))$",
@@ -79,13 +80,20 @@ def read_history(text: str, starts: Iterable[tuple[str, int, int]], local: tzinf
     """
     if _TALKS.search(text):
         return History(believed=False)
-    events = [(datetime.fromisoformat(one["at"].replace(",", ".")), one) for one in _EVENT.finditer(text)]
+    events = list(_events(text))
     zone = _zone(events, starts, local)
     runs: dict[str, list[Run]] = {}
     for naive, event in events:
         at = naive.replace(tzinfo=zone).astimezone(UTC) if zone else naive.astimezone(UTC)
         _take(runs, event, at)
     return History({name: tuple(found) for name, found in runs.items()})
+
+
+def _events(text: str) -> Iterator[tuple[datetime, re.Match[str]]]:
+    """With their times, without a zone; a line whose time is none is no line of supervisord's."""
+    for event in _EVENT.finditer(text):
+        with suppress(ValueError):
+            yield datetime.fromisoformat(event["at"].replace(",", ".")), event
 
 
 def _zone(

@@ -27,6 +27,8 @@ FIRST = 256 << 10
 """Bytes of what was said before anybody asked."""
 MOST = 2 << 20
 """Bytes that one reading takes of each file; the rest comes with the next."""
+MOST_ASKED = 512 << 10
+"""The same through supervisord, whose answer may be six times as long as the text in it."""
 SMALLEST = 64
 ASKED_MOST = 40
 """Questions for one stretch that holds bytes which are no text."""
@@ -124,7 +126,7 @@ class _Remote:
         offset = kept.get("offset", max(0, size - FIRST))
         if offset > size:
             offset = 0  # it was turned over, or cleared
-        count = min(size - offset, MOST)
+        count = min(size - offset, MOST_ASKED)
         self.asked = 0
         return (self._stretch(channel, offset, count) if count else b""), {"offset": offset + count}
 

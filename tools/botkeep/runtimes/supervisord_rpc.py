@@ -27,8 +27,9 @@ from botkeep.envfile import load_env_file
 from botkeep.model import BotkeepError, EngineError
 from botkeep.untrusted import clean, register_secrets
 
-BYTES = 16 << 20
-"""That one answer may have: a thousand programs are a fiftieth of it."""
+BYTES = 8 << 20
+"""That one answer may have: a thousand programs with all their settings are half of it, and more takes seconds to be
+understood."""
 PIECE = 1 << 16
 HOW = "write unix:///PATH/OF/SOCKET or http://HOST:PORT"
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]"

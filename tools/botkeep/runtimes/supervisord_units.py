@@ -17,7 +17,7 @@ from botkeep.untrusted import clean
 from .engine import Unit
 from .find import Twin
 from .procs import program_key
-from .supervisord_facts import Program, Settings, State
+from .supervisord_facts import LOCKED, Program, Settings, State
 from .supervisord_history import MATCHES, History, Run, restarts_what_is_done
 from .supervisord_rpc import Place
 
@@ -112,7 +112,7 @@ def unit_of(
         started_at=started if lives else None,
         exit=_exit(program, runs, around, lives=lives),
         starts=tuple(sorted(begun)),
-        giving_up=_giving_up(program, runs),
+        giving_up="" if _is_kept_out(settings, runs) else _giving_up(program, runs),
         twin=_twin(program, settings, around, own),
         log_file=Path(stdout or stderr) if readable and (stdout or stderr) and not (stdout and stderr) else None,
         notes=tuple(_notes(program, settings, around, runs, grace)),
@@ -218,6 +218,11 @@ def _giving_up(program: Program, runs: Sequence[Run]) -> str:
     return f"supervisord calls it {program.state.name} and {more} ({how})"
 
 
+def _is_kept_out(settings: Settings | None, runs: Sequence[Run]) -> bool:
+    """Whether it is not started because a copy that outlived supervisord still lives: no loop, and what we want."""
+    return settings is not None and settings.is_locked and bool(runs) and runs[-1].code == LOCKED
+
+
 def _said(run: Run | None) -> str:
     if run is None or run.ended is None:
         return ""
@@ -238,9 +243,9 @@ def _twin(program: Program, settings: Settings | None, around: Surroundings, own
     }
     if settings is None or command_key(settings) in around.repeated:
         return Twin(environment=environment, engine=URL)
-    folder = settings.directory or around.folder
-    argv = settings.argv if folder else ()
-    return Twin(command=argv, cwd=folder or "/", environment=environment, engine=URL)
+    folder = os.path.join(around.folder, settings.directory)
+    argv = settings.argv if os.path.isabs(folder) else ()
+    return Twin(command=argv, cwd=folder if argv else "/", environment=environment, engine=URL)
 
 
 def command_key(settings: Settings) -> tuple[object, ...]:
@@ -254,6 +259,11 @@ def _notes(
     """What a person should know of the program and nothing is done about."""
     if settings is not None:
         yield from _about_settings(settings, grace)
+    if _is_kept_out(settings, runs):
+        yield (
+            "supervisord did not start it, since another copy of it lives and holds its lock: `botkeep restart` ends "
+            "that one and starts it under supervisord."
+        )
     if restarts_what_is_done(runs):
         yield (
             "supervisord restarts it also after a good exit (autorestart=true), so that it looks well whatever it "
