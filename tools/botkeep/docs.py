@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .bundle import root as pack_root
 from .durable import write_atomic
 from .formats import FORMATS
+from .later import Later
 from .model import UsageError
 from .playbooks import load_playbooks
 from .profiles import PROFILES
@@ -152,7 +153,8 @@ def _first_sentence(text: str | None) -> str:
 
 def _module_rows(modules: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, module in modules.items():
-        about = getattr(module, "engine", module)  # an engine's runtime is the same code for all of them
+        made = module.made if isinstance(module, Later) else module
+        about = getattr(made, "engine", made)  # an engine's runtime is the same code for all of them
         yield f"`{name}`", _first_sentence(about.__doc__ if isinstance(about, ModuleType) else type(about).__doc__)
 
 

@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from . import untrusted
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+"""For all that people write. Deferred: a model in a model is built with the outer one, not twice at every start."""
 
 _DURATION = re.compile(r"([0-9]{1,8})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -16,7 +16,6 @@ from .layout import comma
 from .records import StrangeError
 
 KIND = "csv"
-ENDINGS: tuple[str, ...] = ("csv", "tsv")
 
 
 def inspect(

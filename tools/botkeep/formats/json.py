@@ -14,7 +14,6 @@ from .base import Appended, FormatOptions, Rebuilt, SnapshotCut, TradeTable
 from .jsondoc import Kind
 
 KIND = "json"
-ENDINGS: tuple[str, ...] = ("json",)
 
 _KIND = Kind()
 _SPLITTING = Kind(split=True)

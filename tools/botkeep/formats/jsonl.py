@@ -13,7 +13,6 @@ from .base import Appended, FormatOptions, Rebuilt, SnapshotCut, TradeTable
 from .jsonlines import Kind
 
 KIND = "jsonl"
-ENDINGS: tuple[str, ...] = ("jsonl", "ndjson")
 
 _KIND = Kind()
 _SPLITTING = Kind(split=True)

@@ -24,7 +24,6 @@ from .parquet_table import Rows, Table, content, joined, shown
 from .records import StrangeError
 
 KIND = "parquet"
-ENDINGS: tuple[str, ...] = ("parquet", "pq")
 
 TRIES = 5
 PARTS = 64

@@ -15,7 +15,6 @@ from .sqlite_rows import Gaps, gently
 from .sqlite_shapes import recognise
 
 KIND = "sqlite"
-ENDINGS: tuple[str, ...] = ("sqlite", "sqlite3", "db")
 
 
 def inspect(
