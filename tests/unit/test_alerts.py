@@ -1,23 +1,25 @@
-"""Whom to tell of what, and only once: verdicts, incidents and the ledger's entries in, alerts out."""
+"""Whom to tell of what, and only once: verdicts, incidents and what people know already in, alerts out."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from botkeep.alerts import Alert, due_together
+from botkeep.alerts import Alert, due_together, is_part_of, joining, opened
 from botkeep.incidents import Incident
-from botkeep.ledger import Entry, Kind, Ledger
-from botkeep.model import Action, ActionReport, Actor, CauseClass, Fault, History, Result, Span, Status, Verdict
+from botkeep.model import Action, ActionReport, CauseClass, Fault, History, Result, Span, Status, Verdict, Wanted
+from botkeep.open_alerts import Known
 from botkeep.playbooks import packaged_playbooks
 from support.tables import NOW
 
 BOOKS = packaged_playbooks()
 BOTS = ("doge", "btc", "eth")
+NOTHING = Known()
+NUMBERS = itertools.count(1)
 LIMITED, DOWN, KEY = Fault.API_RATE_LIMITED, Fault.BOT_NOT_RUNNING, Fault.API_KEY_REJECTED
 
 
@@ -46,44 +48,39 @@ def incident(
     return Incident(name, f"{len(bots)} of 4 bots: binance refuses.", bots, klass, fault, ago(since))
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    found = Ledger(tmp_path / "ledger.db")
-    yield found
-    found.close()
-
-
-def told(ledger: Ledger, alerts: Iterable[Alert], at: datetime = NOW) -> Sequence[Entry]:
-    """What the next round reads, after this one recorded its alerts."""
+def told(alerts: Iterable[Alert], at: datetime = NOW, known: Known = NOTHING) -> Known:
+    """What people know after these."""
     for one in alerts:
-        ledger.append(
-            Kind.ALERT, at=at, bot=one.bot or None, action=Action.ALERT.value, actor=Actor.ROUND.value,
-            sentence=one.sentence, data=one.data,
-        )  # fmt: skip
-    return ledger.entries(kinds=[Kind.ALERT])
+        own = known.of(one.bot) if one.bot else None
+        merged = [] if one.bot else [other for other in known.opens if is_part_of(other, one)]
+        new = opened(one, own, merged, at)
+        number = f"e{next(NUMBERS)}"
+        known = known.without(other.id for other in merged).having(replace(new, id=new.id or number))
+    return known
 
 
 def due(
     verdicts: Sequence[Verdict],
     *incidents: Incident,
-    known: Sequence[Entry] = (),
+    known: Known = NOTHING,
     since: float = 40,
     reports: Sequence[ActionReport] = (),
     now: datetime = NOW,
+    silenced: Sequence[str] = (),
 ) -> list[Alert]:
     histories = {one.bot: past(one.fault, since) for one in verdicts}
-    return list(due_together(verdicts, incidents, BOOKS, histories, known, now, reports))
+    return list(due_together(verdicts, incidents, BOOKS, histories, known, now, reports, silenced))
 
 
 # -------------------------------------------------------------------------------------------------- several bots
 
 
-def test_several_bots_with_one_cause_are_one_alert_and_the_next_round_is_silent(ledger: Ledger) -> None:
+def test_several_bots_with_one_cause_are_one_alert_and_the_next_round_is_silent() -> None:
     bots, shared = [verdict(bot) for bot in BOTS], incident(*BOTS)
     (alert,) = due(bots, shared)
     assert (alert.bot, alert.incident, alert.fault, alert.severity) == ("", "rate:binance", LIMITED, "warning")
     assert alert.sentence == f"3 of 4 bots: binance refuses. (since {ago(40):%Y-%m-%d %H:%M:%SZ})"
-    assert due(bots, shared, known=told(ledger, [alert])) == []
+    assert due(bots, shared, known=told([alert])) == []
 
 
 def test_an_incident_is_told_after_as_long_as_its_playbook_says() -> None:
@@ -96,31 +93,24 @@ def test_what_was_seen_once_only_is_not_told() -> None:
     assert due([verdict(bot, confirmed=False) for bot in BOTS], incident(*BOTS)) == []
 
 
-def test_a_bot_that_joins_an_incident_of_which_people_know_is_not_told_alone(ledger: Ledger) -> None:
+def test_a_bot_that_joins_an_incident_of_which_people_know_is_not_told_alone() -> None:
     first = due([verdict("doge"), verdict("btc")], incident("doge", "btc"))
-    assert due([verdict(bot) for bot in BOTS], incident(*BOTS), known=told(ledger, first)) == []
+    assert due([verdict(bot) for bot in BOTS], incident(*BOTS), known=told(first)) == []
 
 
-def test_when_all_but_one_are_well_again_the_last_one_was_told_already(ledger: Ledger) -> None:
-    known = told(ledger, due([verdict(bot) for bot in BOTS], incident(*BOTS)))
+def test_when_all_but_one_are_well_again_the_last_one_was_told_already() -> None:
+    known = told(due([verdict(bot) for bot in BOTS], incident(*BOTS)))
     assert due([verdict("doge"), verdict("btc", None)], known=known) == []
 
 
-def test_a_lone_bot_of_which_people_know_becomes_an_incident_that_they_do_not_know(ledger: Ledger) -> None:
+def test_a_lone_bot_of_which_people_know_becomes_an_incident_that_they_do_not_know() -> None:
     alone = due([verdict("doge")])
     assert [(one.bot, one.incident) for one in alone] == [("doge", "")]
-    known = told(ledger, alone)
+    known = told(alone)
     assert due([verdict("doge")], known=known) == []
     assert [one.incident for one in due([verdict(bot) for bot in BOTS], incident(*BOTS), known=known)] == [
         "rate:binance"
     ]
-
-
-def test_an_incident_that_comes_back_after_it_was_over_is_told_again(ledger: Ledger) -> None:
-    bots = [verdict(bot) for bot in BOTS]
-    known = told(ledger, due(bots, incident(*BOTS)), at=ago(35))
-    assert due(bots, incident(*BOTS, since=40), known=known, since=40) == []
-    assert len(due(bots, incident(*BOTS, since=31), known=known, since=31)) == 1
 
 
 def test_two_incidents_at_once_are_two_alerts() -> None:
@@ -132,7 +122,7 @@ def test_two_incidents_at_once_are_two_alerts() -> None:
 # ------------------------------------------------------------------------------ what follows from it, and what not
 
 
-def test_bots_that_died_of_it_are_told_with_it_and_at_once_when_one_alone_would_be(ledger: Ledger) -> None:
+def test_bots_that_died_of_it_are_told_with_it_and_at_once_when_one_alone_would_be() -> None:
     """Names cannot be resolved for six minutes: two bots are down, and one waits. bot-not-running tells after five."""
     bots = [verdict("doge", DOWN), verdict("btc", DOWN), verdict("eth", None)]
     names = incident(*BOTS, since=6, fault=None, klass=CauseClass.HOST, name="dns")
@@ -140,11 +130,12 @@ def test_bots_that_died_of_it_are_told_with_it_and_at_once_when_one_alone_would_
     assert alert.sentence.startswith("3 of 4 bots: binance refuses. Down: doge, btc. (since ")
     assert alert.severity == "critical"
     assert alert.covers == (("doge", DOWN), ("btc", DOWN))
-    assert due(bots, names, known=told(ledger, [alert]), since=6) == []
+    assert alert.members == BOTS
+    assert due(bots, names, known=told([alert]), since=6) == []
 
 
-def test_a_bot_that_goes_down_after_people_were_told_is_told_by_itself(ledger: Ledger) -> None:
-    known = told(ledger, due([verdict(bot) for bot in BOTS], incident(*BOTS)), at=ago(20))
+def test_a_bot_that_goes_down_after_people_were_told_is_told_by_itself() -> None:
+    known = told(due([verdict(bot) for bot in BOTS], incident(*BOTS)), at=ago(20))
     later = due([verdict("doge", LIMITED), verdict("btc", LIMITED), verdict("eth", DOWN)], incident(*BOTS), known=known)
     assert [(one.bot, one.fault) for one in later] == [("eth", DOWN)]
 
@@ -173,11 +164,11 @@ def test_what_is_no_bots_fault_is_told_when_it_lasts(klass: CauseClass, after: f
 # ----------------------------------------------------------------------------------------------------- single bots
 
 
-def test_a_lone_bots_fault_is_one_alert_and_told_once(ledger: Ledger) -> None:
+def test_a_lone_bots_fault_is_one_alert_and_told_once() -> None:
     (alert,) = due([verdict("doge", DOWN)])
     assert (alert.bot, alert.fault, alert.severity) == ("doge", DOWN, "critical")
     assert alert.data == {"fault": "bot-not-running", "given_up": False}
-    known = told(ledger, [alert])
+    known = told([alert])
     assert due([verdict("doge", DOWN)], known=known) == []
     assert [one.bot for one in due([verdict("doge", DOWN), verdict("btc", DOWN)], known=known)] == ["btc"]
 
@@ -186,13 +177,13 @@ def stuck(bot: str, result: Result, fault: Fault = DOWN, **more: object) -> Acti
     return ActionReport(bot, Action.RESTART, result, f"{bot}: it did not work.", fault=fault, **more)  # type: ignore[arg-type]
 
 
-def test_an_action_that_failed_or_that_no_clock_allows_again_is_told_once_more(ledger: Ledger) -> None:
+def test_an_action_that_failed_or_that_no_clock_allows_again_is_told_once_more() -> None:
     bots = [verdict("doge", DOWN)]
-    known = told(ledger, due(bots))
+    known = told(due(bots))
     for result, earliest, count in ((Result.FAILED, None, 1), (Result.REFUSED, None, 1), (Result.REFUSED, NOW, 0)):
         found = due(bots, known=known, reports=[stuck("doge", result, earliest=earliest)])
         assert [(one.bot, one.given_up, one.severity) for one in found] == [("doge", True, "critical")] * count
-    known = told(ledger, due(bots, known=known, reports=[stuck("doge", Result.FAILED)]))
+    known = told(due(bots, known=known, reports=[stuck("doge", Result.FAILED)]), known=known)
     assert due(bots, known=known, reports=[stuck("doge", Result.FAILED)]) == []
 
 
@@ -204,27 +195,87 @@ def test_refusals_that_an_incident_explains_are_not_told_bot_by_bot() -> None:
     assert [(one.bot, one.incident, one.given_up) for one in found] == [("", "clock", False), ("eth", "", True)]
 
 
-def test_whatever_becomes_of_three_bots_nobody_is_told_twice_of_the_same(ledger: Ledger) -> None:
-    """All ways in which three bots may be well, limited or down in three rounds: no (bot, fault) is told twice."""
+def test_whatever_becomes_of_two_bots_nobody_is_told_twice_of_the_same() -> None:
+    """All ways in which two bots may be well, limited or down in three rounds: no (bot, fault) is told twice."""
     states = (None, LIMITED, DOWN)
     for rounds in itertools.product(itertools.product(states, repeat=2), repeat=3):
-        known: list[Entry] = []
-        seen: list[tuple[str, Fault | None]] = []
+        known, seen = NOTHING, set[tuple[str, str]]()
         for number, faults in enumerate(rounds):
             bots = [verdict(bot, fault) for bot, fault in zip(BOTS, faults, strict=False)]
             limited = [one.bot for one in bots if one.fault is LIMITED]
             shared = [incident(*limited)] if len(limited) > 1 else []
             now = NOW + timedelta(minutes=number)
             alerts = due(bots, *shared, known=known, now=now)
-            pairs = [pair for one in alerts for pair in one.covers or ((one.bot, one.fault),)]
+            pairs = [pair for one in alerts for pair in one.faults]
             assert len(pairs) == len(set(pairs))
-            alone = [pair for one in alerts if not one.incident for pair in [(one.bot, one.fault)]]
-            assert not set(alone) & set(seen)
-            seen += pairs
-            known += [_entry(one, now) for one in alerts]
+            assert not {pair for one in alerts if not one.incident for pair in one.faults} & seen
+            seen |= set(pairs)
+            known = told(alerts, now, known)
 
 
-def _entry(alert: Alert, at: datetime) -> Entry:
-    return Entry(
-        0, "e1", at, Kind.ALERT, alert.bot or None, "alert", "round", None, "", alert.sentence, alert.data, "", ""
-    )
+def test_a_bots_second_fault_is_told_and_belongs_to_the_incident_that_is_open() -> None:
+    known = told(due([verdict("doge", DOWN)]))
+    second = due([verdict("doge", KEY, DOWN)], known=known)
+    assert [one.fault for one in second] == [KEY]
+    (one,) = told(second, known=known).opens
+    assert (one.bot, one.faults, one.id) == (
+        "doge", (("doge", "bot-not-running"), ("doge", "api-key-rejected")), known.opens[0].id,
+    )  # fmt: skip
+
+
+def test_a_lone_incident_becomes_part_of_the_shared_one_that_explains_it() -> None:
+    known = told(due([verdict("doge")]), at=ago(10))
+    known = told(due([verdict(bot) for bot in BOTS], incident(*BOTS), known=known), known=known)
+    (one,) = known.opens
+    assert (one.incident, one.bots, one.began) == ("rate:binance", BOTS, ago(40))
+
+
+# ------------------------------------------------------------------------------------------------------- silences
+
+
+def test_of_a_silenced_bot_nobody_is_told_and_of_the_others_they_are() -> None:
+    bots = [verdict("doge", DOWN), verdict("btc", DOWN)]
+    reports = [stuck("doge", Result.FAILED)]
+    assert [one.bot for one in due(bots, silenced=["doge"], reports=reports)] == ["btc"]
+
+
+def test_what_several_have_is_told_unless_all_of_them_are_silenced() -> None:
+    bots = [verdict(bot) for bot in BOTS]
+    assert [one.incident for one in due(bots, incident(*BOTS), silenced=["doge"])] == ["rate:binance"]
+    assert due(bots, incident(*BOTS), silenced=BOTS) == []
+
+
+# --------------------------------------------------------------------------- bots of which nobody can say a thing
+
+
+def unseen(bot: str, why: str = "the Docker engine does not answer", wanted: Wanted = Wanted.UP) -> Verdict:
+    return Verdict(bot, Status.UNKNOWN, NOW, f"{bot} cannot be looked at: {why}.", wanted=wanted)
+
+
+def unknown(*verdicts: Verdict, minutes: float, known: Known = NOTHING) -> list[Alert]:
+    span = Span("x", Status.UNKNOWN, None, None, ago(minutes), NOW)
+    histories = {one.bot: History(spans=(span,)) for one in verdicts}
+    return list(due_together(verdicts, (), BOOKS, histories, known, NOW))
+
+
+def test_a_bot_that_nobody_can_see_for_as_long_as_one_may_be_down_is_told_once() -> None:
+    assert unknown(unseen("doge"), minutes=4.9) == []
+    (alert,) = unknown(unseen("doge"), minutes=6)
+    assert alert.sentence.startswith("Nobody knows since 6 min how doge is: doge cannot be looked at: the Docker")
+    assert (alert.members, alert.severity, alert.faults) == (("doge",), "critical", (("doge", "unknown"),))
+    assert unknown(unseen("doge"), minutes=7, known=told([alert])) == []
+
+
+def test_bots_of_one_engine_that_is_away_are_one_alert_and_those_that_follow_join_it() -> None:
+    (alert,) = unknown(*map(unseen, BOTS), minutes=6)
+    assert "how 3 bots are (doge, btc, eth)" in alert.sentence
+    known, sol = told([alert]), unseen("sol")
+    assert unknown(sol, minutes=6, known=known) == []
+    (wider,) = joining((), [sol], known)
+    assert wider.bots == (*BOTS, "sol")
+    two = unknown(unseen("doge"), unseen("btc", "bots.json: no such key"), minutes=6)
+    assert [one.members for one in two] == [("doge",), ("btc",)]
+
+
+def test_a_bot_that_was_stopped_on_purpose_and_cannot_be_seen_is_no_alert() -> None:
+    assert unknown(unseen("doge", wanted=Wanted.DOWN), minutes=60) == []

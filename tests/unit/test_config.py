@@ -103,7 +103,8 @@ def test_every_key_loads_and_paths_become_absolute(workspace: Workspace) -> None
         {
             "$schema": "./bots.schema.json",
             "timezone": "Europe/Lisbon",
-            "notify": ["me"],
+            "notify": ["tgram://${TOKEN}/${CHAT}"],
+            "notify_env": "notify.env",
             "allowed_hosts": ["bots.lan"],
             "bots": [
                 {

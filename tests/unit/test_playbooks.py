@@ -88,8 +88,10 @@ def test_the_shipped_policies_are_what_the_faults_need() -> None:
     assert [book.policy.fault for book in books] == list(Fault)
     actions = {fault: books.get(fault).policy.actions for fault in Fault}
     assert [fault for fault in Fault if not actions[fault]] == [
-        Fault.TRADING_TOO_OFTEN, Fault.API_KEY_REJECTED, Fault.DISK_FULL,
+        Fault.API_KEY_REJECTED, Fault.DISK_FULL,
     ]  # fmt: skip
+    assert actions[Fault.TRADING_TOO_OFTEN] == ("stop_bot",)
+    assert books.get(Fault.TRADING_TOO_OFTEN).policy.mode == "auto"
     assert actions[Fault.API_RATE_LIMITED] == ("poll_less",)
     assert books.get(Fault.API_RATE_LIMITED).policy.mode == "auto"
     assert actions[Fault.DATA_CORRUPT] == ("restore_data",)
@@ -226,7 +228,7 @@ def test_a_file_that_is_no_fault_is_said_with_the_faults(workspace: Workspace) -
         (
             "actions: [restart_bot]",
             "actions: [restart_bot, rm]",
-            "actions[1]: found \"rm\"; write 'restart_bot', 'restore_data' or 'poll_less'",
+            "actions[1]: found \"rm\"; write 'restart_bot', 'restore_data', 'poll_less' or 'stop_bot'",
         ),
         ("actions: [restart_bot]", "actions: restart_bot", 'actions: found "restart_bot"; write a list'),
         ("backoff: [0s, 5m, 15m, 30m]", "backoff: [0s, -5m]", 'backoff[1]: found "-5m"; write a length of time'),

@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import deaths, leaving, stillopen
+from . import deaths, leaving, planned, stillopen
 from .answers import ask, intent_data, later, refused
-from .bench import POLL_SECONDS, UNATTEMPTED, Bench, Case, blank, busy, locked, open_case
+from .bench import HELD, POLL_SECONDS, UNATTEMPTED, Bench, Case, blank, busy, locked, open_case
 from .config import Bot
 from .datafile import DataFile
 from .envfile import load_env_file
@@ -38,14 +38,17 @@ from .model import (
     Instance,
     LedgerError,
     Result,
+    RuntimeLook,
     Status,
     Verdict,
     Wanted,
     iso,
 )
+from .openfiles import nobody_writes
 from .permits import permit
 from .playbooks import Policy
-from .runtimes import Target
+from .runtimes import Started, Stopped, Target
+from .runtimes.base import StillAliveError
 from .runtimes.procs import ProcessTable
 from .settling import settle, stop_mark, write_mark
 from .untrusted import clean
@@ -74,18 +77,22 @@ def restart(
     override: str | None = None,
     action: Action = Action.RESTART,
     only_for: Fault | None = None,
+    pause: timedelta | None = None,
 ) -> ActionReport:
     """Stop every copy, prove that none is left, start one, watch it. `action` START leaves a running bot alone.
 
-    `only_for`: code came for this fault alone; it does nothing if that is gone when the bot's lock is held.
+    `only_for`: code came for this fault alone; it does nothing if that is gone when the bot's lock is held. `pause`:
+    this is a planned restart, with so long between stop and start; it does nothing to a bot that is not well then.
 
     Raises LedgerError if no intent can be recorded: then nothing was done.
     """
     case = open_case(bench, bot, action, reason)
+    if pause is not None:
+        case.data["pause"] = pause.total_seconds()
     if bot.runtime is None:
         refusal = permit(action, blank(bench, bot), bench.playbooks, History(), bench.clock(), can_restart=False)
         return refused(case, refusal)
-    asked_at = case.runtime.look(case.target, ProcessTable.read()).generation
+    asked_at = case.runtime.look(case.target, bench.table()).generation
     with locked(case) as held:
         if not held:
             return busy(case)
@@ -113,6 +120,24 @@ def stop(bench: Bench, bot: Bot, reason: str) -> ActionReport:
         except (LedgerError, OSError) as error:
             return _stop_unrecorded(case, error)
         return _stop_recorded(case, intent)
+
+
+def stop_for(bench: Bench, bot: Bot, fault: Fault, reason: str) -> ActionReport:
+    """Stop it by playbook: no wish of anybody's, so that it is no stop on purpose, and no clock starts it again.
+
+    Does nothing if the fault is gone when the bot's lock is held. Raises LedgerError if no intent can be recorded.
+    """
+    case = open_case(bench, bot, Action.STOP, reason)
+    with locked(case) as held:
+        if not held:
+            return busy(case)
+        settle(case)
+        verdict = examine(bench, bot.name, case.deadline)
+        if verdict.fault is not fault or not verdict.confirmed or verdict.instance is None:
+            return case.report(Result.COALESCED, f"{bot.name}: {fault.value} is gone; nothing was done.")
+        intent = case.record(Kind.INTENT, clean(reason), data={"fault": fault.value, "found": verdict.sentence})
+        bench.ledger.set_cursor(bot.name, HELD, {"entry": intent.id})
+        return _stop_recorded(case, intent, f" It stays down until a person starts it: `botkeep start {bot.name}`.")
 
 
 def restore(bench: Bench, bot: Bot, plan_id: str, reason: str) -> ActionReport:
@@ -147,16 +172,17 @@ def refusal_of_restore(bench: Bench, bot: Bot, verdict: Verdict) -> ActionReport
 
 def _restart_locked(case: Case, asked_at: int, override: str | None, only_for: Fault | None) -> ActionReport:
     bench = case.bench
-    seen = case.runtime.look(case.target, ProcessTable.read())
+    seen = _seen_now(case, asked_at)
     before = bench.known_history(case.bot.name)
     already = _already(case, seen.instances, seen.generation != asked_at, before, override)
     if already:
         return already
     verdict = examine(bench, case.bot.name, case.deadline)
-    if only_for and verdict.fault is not only_for:
-        return case.report(Result.COALESCED, f"{case.bot.name}: {only_for.value} is gone; nothing was done.")
+    if gone := _nothing_to_do(case, verdict, only_for):
+        return case.report(Result.COALESCED, f"{case.bot.name}: {gone}; nothing was done.")
     if not verdict.confirmed:
         return later(case, verdict)
+    override = override or _acknowledged(case, verdict, before)
     allowed = permit(case.action, verdict, bench.playbooks, before, bench.clock(), override=override)
     if not allowed.allowed:
         return ask(case, verdict, allowed) if allowed.needs_approval else refused(case, allowed, verdict)
@@ -169,12 +195,46 @@ def _restart_locked(case: Case, asked_at: int, override: str | None, only_for: F
     if stranger := _another_writer(case, seen.instances):
         return case.report(Result.REFUSED, f"{case.bot.name} was left as it is: {stranger}", until="it is ended")
     data = {**intent_data(verdict, allowed, override), **_what_counts(verdict, before)}
+    intent = _intend(case, data, seen, before)
+    return _replace(replace(case, target=ready), intent, verdict)
+
+
+def _nothing_to_do(case: Case, verdict: Verdict, only_for: Fault | None) -> str:
+    """Why there is nothing to do for code that came for one thing only, a clause."""
+    if only_for and verdict.fault is not only_for:
+        return f"{only_for.value} is gone"
+    waits = planned.waits_for(verdict) if "pause" in case.data else ""
+    return f"its planned restart waits, since {waits}" if waits else ""
+
+
+def _intend(case: Case, data: dict[str, Any], seen: RuntimeLook, before: History) -> Entry:
+    """The durable intent; what held the bot back for a person is over if it is one who starts it."""
+    ledger, name = case.bench.ledger, case.bot.name
+    if "pause" in case.data:
+        data |= {"planned": True, "after_fault": False, "fresh": True}
     if not seen.instances and seen.exit and seen.exit.at:
         data["exit"] = {"key": seen.exit.key, "at": iso(seen.exit.at), "asked": seen.exit.asked}
     intent = case.record(Kind.INTENT, clean(case.reason), data=data)
-    if override:  # a person starts it with the trades as they are: it is not held back for them any more
-        bench.ledger.set_cursor(case.bot.name, stillopen.CURSOR, {})
-    return _replace(replace(case, target=ready), intent, verdict)
+    if before.held and case.bench.actor is not Actor.ROUND:
+        ledger.set_cursor(name, HELD, {})
+    if "override" in data:  # a person starts it with the trades as they are: it is not held back for them any more
+        ledger.set_cursor(name, stillopen.CURSOR, {})
+    return intent
+
+
+def _acknowledged(case: Case, verdict: Verdict, before: History) -> str | None:
+    """A person's start of what a round stopped is the word that it waited for."""
+    wanted = case.action is Action.START and case.bench.actor is Actor.PERSON and verdict.instance is None
+    return f"a person starts what {before.held.entry} stopped" if wanted and before.held else None
+
+
+def _seen_now(case: Case, asked_at: int) -> RuntimeLook:
+    """What is there, with the lock held. What was seen before it was says nothing if somebody started it meanwhile."""
+    seen = case.runtime.look(case.target, case.bench.table())
+    if seen.generation == asked_at:
+        return seen
+    case.bench.forget(case.bot.name)
+    return case.runtime.look(case.target, case.bench.table())
 
 
 def _what_counts(verdict: Verdict, before: History) -> dict[str, bool]:
@@ -210,7 +270,7 @@ def _already(
         return case.report(Result.COALESCED, f"{name} runs already (pid {one.pid}); nothing was done.", pid=one.pid)
     last = before.restarts[-1] if before.restarts else None
     just_now = last is not None and last.entry == one.entry and case.bench.clock() - last.at < COALESCE_WITHIN
-    insists = override or case.bench.actor is Actor.PERSON
+    insists = override or case.bench.actor is Actor.PERSON or "pause" in case.data
     if not newer and (insists or not just_now or one.state == "frozen"):
         return None
     when = "meanwhile" if newer else "within the last minute"
@@ -229,11 +289,14 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
     """Stop all, prove none, start one, watch it."""
     case.bench.ledger.set_cursor(case.bot.name, "launched", {"entry": ""})  # no ledger, no stop either
     policy = case.bench.playbooks.get(verdict.fault or Fault.BOT_NOT_RUNNING).policy
+    held = ""
     try:
-        ended = case.runtime.look(case.target, ProcessTable.read()).exit
-        held = leaving.hold_entries(case, intent, policy)
-        with rescuing(case.bot.data_file, _rescued_to(case)):
-            stopped = case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
+        seen = case.runtime.look(case.target, case.bench.table())
+        if _is_down(case, seen):
+            stopped = Stopped(())
+        else:
+            held = leaving.hold_entries(case, intent, policy)
+            stopped = _stop_it(case)
     except EngineError as error:
         _let_go_on(case)
         return case.finish(intent, Result.FAILED, f"{case.bot.name} was not started: {error}", data=UNATTEMPTED)
@@ -246,10 +309,36 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
             f"{case.bot.name} was not started: {left} cannot be stopped.",
             data=UNATTEMPTED,
         )
-    was = _what_was(verdict, [one.pid for one in stopped.stopped], ended)
+    time.sleep(case.data.get("pause", 0.0))
+    was = _what_was(verdict, [one.pid for one in stopped.stopped], seen.exit)
     more = _more_memory(case) if Fault.OUT_OF_MEMORY in verdict.faults else None
     said = [one for one in (was, held, more, leaving.said_of_left(case)) if one]
     return _start(case, intent, "; ".join(said), policy)
+
+
+def _is_down(case: Case, seen: RuntimeLook) -> bool:
+    """Whether nothing of it was seen, and its start proves by itself that nothing is: to prove it twice takes longer
+    than to start it."""
+    return not seen.instances and bool(getattr(case.runtime, "START_PROVES", False))
+
+
+def _stop_it(case: Case) -> Stopped:
+    """All of it, proven; what only it held open is rescued. Raises EngineError."""
+    case.bench.forget(case.bot.name)
+    with rescuing(case.bot.data_file, _rescued_to(case)):
+        return case.runtime.stop(case.target, case.runtime.grace(case.target), case.deadline)
+
+
+def _start_it(case: Case, intent: Entry) -> Started:
+    """One, after whatever no look had seen of it is stopped. Raises BotkeepError."""
+    try:
+        return case.runtime.start(replace(case.target, table=case.bench.table()), intent.id, case.deadline)
+    except StillAliveError:
+        stopped = _stop_it(case)
+        if stopped.left:
+            raise EngineError(f"{', '.join(stopped.left)} cannot be stopped.") from None
+    require_only_writer(case)
+    return case.runtime.start(case.target, intent.id, case.deadline)
 
 
 def _let_go_on(case: Case) -> None:
@@ -282,7 +371,9 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
     except EngineError as error:  # nothing was tried, so it does not count for the back-off
         return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data=UNATTEMPTED)
     try:
-        started = case.runtime.start(case.target, intent.id, case.deadline)
+        started = _start_it(case, intent)
+    except StillAliveError as error:  # nothing was tried here either
+        return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data=UNATTEMPTED)
     except BotkeepError as error:
         return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data={"attempted": True})
     if started.instance is None:
@@ -308,7 +399,8 @@ def require_only_writer(case: Case) -> None:
     """
     if case.bot.data_file is None:
         return
-    writers = DataFile.of(case.bot).writers()
+    file = DataFile.of(case.bot)
+    writers = () if all(map(nobody_writes, file.files())) else file.writers()
     if writers:
         who = ", ".join(f"pid {pid}" for pid in writers)
         raise EngineError(
@@ -346,10 +438,11 @@ def _verify(case: Case, intent: Entry, instance: Instance, was: str, policy: Pol
         if time.monotonic() > case.deadline or time.monotonic() - began > within:
             return _not_yet_proven(case, intent, instance, was)
         time.sleep(POLL_SECONDS)
-    verb = "restarted" if intent.data.get("after_fault") else "started"
+    is_planned = "pause" in case.data
+    verb = "restarted as planned" if is_planned else "restarted" if intent.data.get("after_fault") else "started"
     sign = " and says that it works" if works else ""
     sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s{sign}; {was}.{_why(case, intent)}"
-    data = {"pid": instance.pid, "instance": instance.key}
+    data = {"pid": instance.pid, "instance": instance.key, **({"planned": True} if is_planned else {})}
     return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
 
 
@@ -403,8 +496,9 @@ def _rescued_to(case: Case) -> Path:
     return case.bench.fleet.workspace.quarantine_dir / case.bot.name / f"rescued-{when}"
 
 
-def _stop_recorded(case: Case, intent: Entry) -> ActionReport:
+def _stop_recorded(case: Case, intent: Entry, more: str = "") -> ActionReport:
     result, sentence = _stop_all(case, intent)
+    sentence += more if result is Result.DONE else ""
     try:
         return case.finish(intent, result, sentence)
     except LedgerError as error:

@@ -1,19 +1,26 @@
-"""Which faults people have to be told of now: one alert for one incident, of one bot or several. Pure."""
+"""Which faults people have to be told of now: one alert for one incident, of one bot or several. Pure.
+
+What they know already is in the incidents that are open (`open_alerts`); how those go on is `alert_life`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from .history import incident_began
 from .incidents import Incident
-from .ledger import Entry, Kind
-from .model import ActionReport, CauseClass, Fault, History, Result, Status, Verdict
+from .judge import length
+from .model import ActionReport, CauseClass, Fault, History, Result, Status, Verdict, Wanted
+from .open_alerts import SHARED, UNKNOWN, Known, Open
 from .playbooks import Playbooks, Policy
 
 SEVERITIES = ("info", "warning", "critical")
+NAMED = 10
+"""Bots that a sentence names; of more, how many more."""
 FOLLOWS = frozenset(
     {
         Fault.BOT_NOT_RUNNING,
@@ -37,17 +44,40 @@ class Alert:
     severity: str
     incident: str = ""
     """Its id, where several bots have it."""
-    covers: tuple[tuple[str, Fault], ...] = ()
+    covers: tuple[tuple[str, str], ...] = ()
     """(bot, fault) that people know of by this alert too."""
     given_up: bool = False
+    bots: tuple[str, ...] = ()
+    """Whom it is about, where that is not the one bot."""
+    began: datetime | None = None
+    unknown: bool = False
+    """Nobody can say how the bot is."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Everyone whom it is about."""
+        return (self.bot,) if self.bot else self.bots
+
+    @property
+    def faults(self) -> tuple[tuple[str, str], ...]:
+        """(bot, fault) that people know of by it."""
+        own = ((self.bot, fault_word(self)),) if self.bot else ()
+        return (*self.covers, *own)
 
     @property
     def data(self) -> dict[str, Any]:
         """For the ledger's entry, by which the next round knows that this was told."""
         known: dict[str, Any] = {"fault": self.fault.value if self.fault else None, "given_up": self.given_up}
+        if self.unknown:
+            known["unknown"] = True
         if self.incident:
-            known |= {"incident": self.incident, "covers": {bot: fault.value for bot, fault in self.covers}}
+            known |= {"incident": self.incident, "covers": dict(self.covers)}
         return known
+
+
+def fault_word(alert: Alert) -> str:
+    """The fault, or what stands for none."""
+    return alert.fault.value if alert.fault else UNKNOWN if alert.unknown else SHARED
 
 
 def due_together(
@@ -55,31 +85,40 @@ def due_together(
     incidents: Iterable[Incident],
     playbooks: Playbooks,
     histories: Mapping[str, History],
-    told: Sequence[Entry],
+    known: Known,
     now: datetime,
     reports: Iterable[ActionReport] = (),
+    silenced: Container[str] = (),
 ) -> tuple[Alert, ...]:
     """All alerts that are due: incidents of several bots first, then what single bots have beside them.
 
-    `told`: the ledger's alerts of all bots, those without a bot among them. `reports`: this round's actions. Each
-    alert has to be recorded with its `data`, under the lock under which `told` was read.
+    `known`: what people were told and is not over. `reports`: this round's actions. `silenced`: bots that nobody is
+    told of now; what several have is told if one of them is not among these.
     """
-    cases = [_Case(one, _members(one, verdicts), playbooks, histories, told, now) for one in incidents]
+    heard = [one for one in verdicts if one.bot not in silenced]
+    told_of = [one for one in incidents if any(bot not in silenced for bot in one.bots)]
+    cases = [_Case(one, _members(one, verdicts), playbooks, histories, known, now) for one in told_of]
     shared = [alert for case in cases if (alert := case.alert())]
-    known = {pair for alert in shared for pair in alert.covers} | {pair for case in cases for pair in case.known()}
+    covered = {pair for alert in shared for pair in alert.covers} | {pair for case in cases for pair in case.joined()}
     alone = [
         alert
-        for one in verdicts
-        if (one.bot, one.fault) not in known
-        and (alert := due(one, playbooks, histories.get(one.bot, History()), told, now))
+        for one in heard
+        if one.fault
+        and (one.bot, one.fault.value) not in covered
+        and (alert := due(one, playbooks, histories.get(one.bot, History()), known, now))
     ]
     stuck = [
         alert
         for report in reports
-        if not (report.result is Result.REFUSED and (report.bot, report.fault) in known)
-        and (alert := _given_up(report, verdicts, histories, told, now))
+        if not (report.result is Result.REFUSED and (report.bot, _value(report.fault)) in covered)
+        and report.bot not in silenced
+        and (alert := _given_up(report, verdicts, histories, known))
     ]
-    return (*shared, *alone, *stuck)
+    return (*shared, *alone, *stuck, *_unknown(heard, playbooks, histories, known, now))
+
+
+def _value(fault: Fault | None) -> str:
+    return fault.value if fault else ""
 
 
 def _members(incident: Incident, verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
@@ -94,13 +133,13 @@ class _Case:
     members: tuple[Verdict, ...]
     playbooks: Playbooks
     histories: Mapping[str, History]
-    told: Sequence[Entry]
+    known: Known
     now: datetime
 
     def alert(self) -> Alert | None:
         """If it stands long enough, or a member's own alert would be due, and nobody was told yet."""
         explained = [one for one in self.members if one.fault and self._explains(one)]
-        if self._was_told() or not self._is_seen(explained):
+        if self.known.incident(self.incident.id) or not self._is_seen(explained):
             return None
         own = [one for one in explained if self._member_is_due(one)]
         if self.now - self._began() < self._policy().alert.after and not own:
@@ -109,17 +148,19 @@ class _Case:
         suffix = f" Down: {', '.join(down)}." if down else ""
         return Alert(
             bot="",
-            sentence=f"{self.incident.sentence}{suffix} (since {self._began():%Y-%m-%d %H:%M:%SZ})",
+            sentence=f"{self.incident.sentence}{suffix} {_since(self._began())}",
             fault=self.incident.fault,
             severity=self._severity(explained),
             incident=self.incident.id,
-            covers=tuple((one.bot, one.fault) for one in explained if one.fault),
+            covers=tuple((one.bot, one.fault.value) for one in explained if one.fault),
+            bots=self.incident.bots,
+            began=self._began(),
         )
 
-    def known(self) -> Iterable[tuple[str, Fault | None]]:
+    def joined(self) -> Iterable[tuple[str, str]]:
         """What nobody is told again: bots that joined an incident of which people know."""
-        if self._was_told():
-            yield from ((one.bot, one.fault) for one in self.members if one.fault is self.incident.fault)
+        if self.known.incident(self.incident.id):
+            yield from ((one.bot, _value(one.fault)) for one in self.members if one.fault is self.incident.fault)
 
     def _explains(self, verdict: Verdict) -> bool:
         return verdict.status is Status.FAULTY and verdict.fault in (self.incident.fault, *FOLLOWS)
@@ -131,7 +172,7 @@ class _Case:
         return any(one.confirmed and self.incident.fault in one.faults for one in explained)
 
     def _member_is_due(self, verdict: Verdict) -> bool:
-        return due(verdict, self.playbooks, self._history(verdict), self.told, self.now) is not None
+        return due(verdict, self.playbooks, self._history(verdict), self.known, self.now) is not None
 
     def _history(self, verdict: Verdict) -> History:
         return self.histories.get(verdict.bot, History())
@@ -139,13 +180,6 @@ class _Case:
     def _began(self) -> datetime:
         same = [one for one in self.members if one.fault and one.fault is self.incident.fault]
         return min([self.incident.since, *(incident_began(one, self._history(one)) for one in same)])
-
-    def _was_told(self) -> bool:
-        began = self._began()
-        return any(
-            one.kind is Kind.ALERT and one.at >= began and one.data.get("incident") == self.incident.id
-            for one in self.told
-        )
 
     def _policy(self) -> Policy:
         """Of its fault. Without one it is as urgent as waiting for an exchange, or as a bot that is down."""
@@ -158,55 +192,141 @@ class _Case:
         return max(found, key=SEVERITIES.index)
 
 
+# ----------------------------------------------------------------------------------------------- what is known then
+
+
+def is_part_of(one: Open, alert: Alert) -> bool:
+    """One bot's own incident, of which the cause that several have says all."""
+    return bool(one.bot) and not one.incident and one.bot in alert.members and {*one.faults} <= {*alert.covers}
+
+
+def opened(alert: Alert, own: Open | None, merged: Sequence[Open], now: datetime) -> Open:
+    """What people know by this alert: a new incident (its id is the entry's), or `own` with a further fault.
+
+    `merged`: incidents of single bots, of which it says all.
+    """
+    began = min([alert.began or now, *(one.began for one in (*merged, *([own] if own else [])))])
+    given_up = (alert.bot,) if alert.given_up else tuple(bot for one in merged for bot in one.given_up)
+    if own is None:
+        return Open(
+            id="", told=now, began=began, last=now, bots=alert.members, faults=tuple(dict.fromkeys(alert.faults)),
+            sentence=alert.sentence, severity=alert.severity, incident=alert.incident, given_up=given_up,
+        )  # fmt: skip
+    return replace(
+        own,
+        began=began,
+        last=now,
+        faults=tuple(dict.fromkeys((*own.faults, *alert.faults))),
+        sentence=alert.sentence,
+        severity=max(own.severity, alert.severity, key=SEVERITIES.index),
+        given_up=tuple(dict.fromkeys((*own.given_up, *given_up))),
+    )
+
+
+def joining(incidents: Iterable[Incident], verdicts: Sequence[Verdict], known: Known) -> Iterable[Open]:
+    """Open incidents whose cause has reached further bots: the same ones, with these."""
+    for incident in incidents:
+        one = known.incident(incident.id)
+        if one is None:
+            continue
+        members = _members(incident, verdicts)
+        same = [(member.bot, _value(member.fault)) for member in members if member.fault is incident.fault]
+        yield from _with(one, incident.bots, same)
+    for verdict in verdicts:
+        one = known.incident(reason_id(verdict)) if _is_unknown(verdict) else None
+        if one is not None:
+            yield from _with(one, (verdict.bot,), [(verdict.bot, UNKNOWN)])
+
+
+def _with(one: Open, bots: Iterable[str], faults: Iterable[tuple[str, str]]) -> Iterable[Open]:
+    wider = replace(one, bots=tuple(dict.fromkeys((*one.bots, *bots))), faults=_once((*one.faults, *faults)))
+    if wider != one:
+        yield wider
+
+
+def _once(faults: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple(dict.fromkeys(faults))
+
+
 # ---------------------------------------------------------------------------------------------------- single bots
 
 
-def due(verdict: Verdict, playbooks: Playbooks, past: History, entries: Sequence[Entry], now: datetime) -> Alert | None:
-    """The alert for the first fault, if it stands for longer than its playbook's `alert.after` and was not told yet.
-
-    `entries`: of the ledger; an ALERT about this bot with this fault since the incident began means: told.
-    """
+def due(verdict: Verdict, playbooks: Playbooks, past: History, known: Known, now: datetime) -> Alert | None:
+    """The alert for the first fault, if it stands for longer than its playbook's `alert.after` and is not known."""
     if verdict.status is not Status.FAULTY or verdict.fault is None or not verdict.confirmed:
         return None
     policy = playbooks.get(verdict.fault).policy
     began = incident_began(verdict, past)
-    if now - began < policy.alert.after or _told(entries, verdict.bot, verdict.fault, began):
+    if now - began < policy.alert.after or known.fault(verdict.bot, verdict.fault.value):
         return None
-    return Alert(verdict.bot, f"{verdict.sentence} (since {began:%Y-%m-%d %H:%M:%SZ})", verdict.fault, policy.severity)
+    sentence = f"{verdict.sentence} {_since(began)}"
+    return Alert(verdict.bot, sentence, verdict.fault, policy.severity, began=began)
 
 
-def given_up(report: ActionReport, entries: Sequence[Entry], began: datetime) -> Alert | None:
-    """The alert for an action that failed or that no clock will allow again: somebody has to come."""
-    stuck = report.result is Result.FAILED or (report.result is Result.REFUSED and report.earliest is None)
-    if not stuck or _told(entries, report.bot, report.fault, began, given_up=True):
-        return None
-    return Alert(report.bot, report.sentence, report.fault, "critical", given_up=True)
+def _since(began: datetime) -> str:
+    return f"(since {began:%Y-%m-%d %H:%M:%SZ})"
 
 
 def _given_up(
     report: ActionReport,
     verdicts: Iterable[Verdict],
     histories: Mapping[str, History],
-    told: Sequence[Entry],
-    now: datetime,
+    known: Known,
 ) -> Alert | None:
+    """The alert for an action that failed or that no clock will allow again: somebody has to come."""
+    stuck = report.result is Result.FAILED or (report.result is Result.REFUSED and report.earliest is None)
     verdict = next((one for one in verdicts if one.bot == report.bot), None)
-    began = incident_began(verdict, histories.get(report.bot, History())) if verdict else now
-    return given_up(report, told, began)
+    if not stuck or known.given_up(report.bot) or verdict is None or verdict.status is not Status.FAULTY:
+        return None
+    began = incident_began(verdict, histories.get(report.bot, History()))
+    return Alert(report.bot, report.sentence, report.fault, "critical", given_up=True, began=began)
 
 
-def _told(entries: Iterable[Entry], bot: str, fault: Fault | None, since: datetime, *, given_up: bool = False) -> bool:
-    return any(
-        entry.kind is Kind.ALERT
-        and entry.at >= since
-        and bool(entry.data.get("given_up")) is given_up
-        and _is_about(entry, bot, fault.value if fault else None)
-        for entry in entries
-    )
+# ------------------------------------------------------------------------------------ of which nobody can say a thing
 
 
-def _is_about(entry: Entry, bot: str, fault: str | None) -> bool:
-    if entry.data.get("incident"):
-        covers = entry.data.get("covers") or {}
-        return bot in covers and covers[bot] == fault
-    return entry.bot == bot and entry.data.get("fault") == fault
+def _unknown(
+    verdicts: Iterable[Verdict], playbooks: Playbooks, histories: Mapping[str, History], known: Known, now: datetime
+) -> Iterable[Alert]:
+    """Bots that nobody can see for as long as one may be down; those with one reason (an engine is away) together.
+
+    Whether they trade or died cannot be said: that is as urgent as one that is down.
+    """
+    policy = playbooks.get(Fault.BOT_NOT_RUNNING).policy
+    groups: dict[str, list[Verdict]] = {}
+    for one in verdicts:
+        if _is_unknown(one) and not known.fault(one.bot, UNKNOWN) and not known.incident(reason_id(one)):
+            groups.setdefault(reason_id(one), []).append(one)
+    for id_, group in groups.items():
+        began = min(unknown_since(one, histories.get(one.bot, History())) for one in group)
+        if now - began >= policy.alert.after:
+            yield _nobody_knows(id_, group, began, policy.severity, now)
+
+
+def _is_unknown(verdict: Verdict) -> bool:
+    return verdict.status is Status.UNKNOWN and verdict.wanted is not Wanted.DOWN
+
+
+def _nobody_knows(id_: str, group: Sequence[Verdict], began: datetime, severity: str, now: datetime) -> Alert:
+    bots = tuple(one.bot for one in group)
+    named = ", ".join(bots[:NAMED]) + (f" and {len(bots) - NAMED} more" if len(bots) > NAMED else "")
+    who = f"{bots[0]} is" if len(bots) == 1 else f"{len(bots)} bots are ({named})"
+    sentence = f"Nobody knows since {length(now - began)} how {who}: {group[0].sentence} {_since(began)}"
+    covers = tuple((bot, UNKNOWN) for bot in bots)
+    return Alert("", sentence, None, severity, id_, covers, bots=bots, began=began, unknown=True)
+
+
+def reason_id(verdict: Verdict) -> str:
+    """The same for all bots that cannot be seen for one reason: `unknown:` and a digest."""
+    reason = verdict.sentence.replace(verdict.bot, "")
+    return f"{UNKNOWN}:{hashlib.sha256(reason.encode('utf-8', 'replace')).hexdigest()[:12]}"
+
+
+def unknown_since(verdict: Verdict, past: History) -> datetime:
+    """When nobody could say for the first time in this stretch how the bot is."""
+    since = verdict.at
+    for span in reversed(past.spans):
+        if span.status is not Status.UNKNOWN:
+            break
+        since = min(since, span.first)
+    return since

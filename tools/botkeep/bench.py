@@ -15,9 +15,10 @@ from .config import Bot, Fleet
 from .durable import Lock
 from .journal import Journal
 from .ledger import Entry, Kind, Ledger
-from .model import Action, ActionReport, Actor, Fault, History, LedgerError, Result, Status, Verdict
+from .model import Action, ActionReport, Actor, Fault, History, Hold, LedgerError, Result, Status, Verdict
 from .playbooks import Playbooks
 from .runtimes import Runtime, Target
+from .runtimes.procs import ProcessTable
 from .stores import Stores, open_stores
 
 CALL_SECONDS = {Actor.ASSISTANT: 46.0, Actor.PERSON: 150.0, Actor.ROUND: 150.0}
@@ -29,6 +30,10 @@ POLL_SECONDS = 0.2
 UNATTEMPTED = {"attempted": False}
 """In an outcome: nothing was started, so that it does not count for the back-off."""
 HISTORY_REACHES = timedelta(days=8)
+HELD = "held"
+"""The cursor of a bot that a round has stopped: {entry}; empty once it was started again."""
+ONE_MOMENT = 0.1
+"""Seconds for which what was seen counts as seen now, by whoever decides. What a start proves is looked for anew."""
 
 
 @dataclass
@@ -45,6 +50,8 @@ class Bench:
     """The newest look at each bot in this run."""
     troubles: list[str] = field(default_factory=list)
     """What could not be read: a look goes on without it, and says so; an action does not."""
+    _table: tuple[float, ProcessTable] | None = None
+    _looked: dict[str, tuple[float, probe.Seen]] = field(default_factory=dict)
 
     def history(self, bot: str) -> History:
         """What the ledger says about one bot, for a look: nothing if it cannot be read. No action rests on this."""
@@ -59,7 +66,14 @@ class Bench:
         now = self.clock()
         since = now - HISTORY_REACHES
         entries = self.ledger.entries(bot=bot, since=since)
-        return past.history(entries, self.ledger.spans(bot, since=since), now, self.ledger.last_wish(bot))
+        spans, wish = self.ledger.spans(bot, since=since), self.ledger.last_wish(bot)
+        return past.history(entries, spans, now, wish, self._held_since_long(bot))
+
+    def _held_since_long(self, bot: str) -> Hold | None:
+        """A round's stop, however long ago."""
+        kept = self.ledger.cursor(bot, HELD)
+        entry = self.ledger.entry(str(kept["entry"])) if kept else None
+        return past.hold_of(entry) if entry else None
 
     def cursor(self, bot: str, name: str) -> dict[str, Any] | None:
         """Where the last look ended."""
@@ -91,7 +105,28 @@ class Bench:
     def look_at(self, names: Sequence[str]) -> dict[str, probe.Seen]:
         """One look at these bots, side by side."""
         full = self.playbooks.get(Fault.DISK_FULL).policy.when.free_below
-        return probe.look(self.fleet, names, self.cursor, self.clock(), self.answer_within, full)
+        began, table = time.monotonic(), ProcessTable.read()
+        found = probe.look(self.fleet, names, self.cursor, self.clock(), self.answer_within, full, table=table)
+        self._table = (began, table)
+        self._looked |= {name: (began, seen) for name, seen in found.items()}
+        return found
+
+    def table(self) -> ProcessTable:
+        """The process table of this moment, read once for several questions."""
+        now = time.monotonic()
+        if self._table is None or now - self._table[0] > ONE_MOMENT:
+            self._table = (now, ProcessTable.read())
+        return self._table[1]
+
+    def just_seen(self, name: str) -> probe.Seen | None:
+        """What this run saw of the bot at this moment already."""
+        at, seen = self._looked.get(name, (0.0, None))
+        return seen if time.monotonic() - at <= ONE_MOMENT else None
+
+    def forget(self, name: str) -> None:
+        """Somebody acted on the bot: what was seen of it is over."""
+        self._table = None
+        self._looked.pop(name, None)
 
 
 @dataclass(frozen=True)

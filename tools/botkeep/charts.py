@@ -12,6 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from importlib import import_module
@@ -26,6 +27,7 @@ from .untrusted import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Curve = Sequence[tuple[datetime, Decimal]]
 """Times, and what all results up to each add up to; the oldest first."""
@@ -42,7 +44,7 @@ LABEL_LETTERS = 9
 YEARS = range(1990, 2200)
 """A file may say that a trade was closed in 9999: beside it no other could be seen."""
 
-GAIN, LOSS, INK, PALE = "#0072B2", "#D55E00", "#1a1a1a", "#d9d9d9"
+GAIN, LOSS, INK, PALE, GREY = "#0072B2", "#D55E00", "#1a1a1a", "#d9d9d9", "#8a8f96"
 HATCH = "////"
 STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib
@@ -191,6 +193,102 @@ def _say_empty(axes: Axes) -> None:
     axes.text(0.5, 0.5, "nothing was closed in this time", ha="center", va="center", transform=axes.transAxes)
 
 
+# --- several bots in one picture ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One bot's time, stretch by stretch: (start, end, `up`, `down`, `stopped` or `unknown`)."""
+
+    name: str
+    share: str
+    """What is written at its end."""
+    stretches: Sequence[tuple[datetime, datetime, str]]
+
+
+LANE_LOOKS: dict[str, tuple[float, dict[str, Any]]] = {
+    "up": (0.5, {"facecolor": GAIN, "lw": 0}),
+    "stopped": (0.2, {"facecolor": GREY, "lw": 0}),
+    "unknown": (0.06, {"facecolor": GREY, "lw": 0}),
+    "down": (0.86, {"facecolor": "white", "edgecolor": LOSS, "hatch": HATCH, "lw": 1.4}),
+}
+"""Height and looks: told apart without colours too. Downtime comes last, so that nothing hides it."""
+EVENT_LOOKS = {"action": ("o", GAIN), "alert": ("v", LOSS), "resolved": ("^", INK)}
+LANE_INCHES = 0.42
+
+
+def lanes(
+    found: Sequence[Lane],
+    events: Sequence[tuple[datetime, str]],
+    path: Path,
+    window: tuple[datetime, datetime],
+    title: str,
+    zone: tzinfo = UTC,
+) -> None:
+    """Draw bots' uptime one below the other, and above them what was done and told (`action`, `alert`, `resolved`).
+
+    Raises as `equity_curve`.
+    """
+    high = 1.5 + LANE_INCHES * (len(found) + 1)
+    with _figure(path, title, (INCHES[0], high)) as figure:
+        axes = figure.add_axes((0.2, 0.75 / high, 0.7, 1 - 1.25 / high))
+        for row, lane in enumerate(found):
+            _draw_lane(axes, row, lane, (window[1] - window[0]) / 400)
+            axes.text(1.02, row, lane.share, transform=axes.get_yaxis_transform(), va="center", fontsize=10.5)
+        for kind, (marker, colour) in EVENT_LOOKS.items():
+            times: Any = [at for at, what in events if what == kind]
+            if times:
+                axes.plot(times, [-1] * len(times), marker, color=colour, ms=7, ls="none", label=kind, alpha=0.85)
+        axes.set_ylim(len(found) - 0.4, -1.6)
+        axes.set_xlim(*(_dates().date2num(at) for at in window))
+        axes.set_yticks(range(-1, len(found)), ["done, told", *(_letters(one.name)[:18] for one in found)])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=PALE, lw=0.8)
+        axes.set_axisbelow(True)
+        _date_axis(axes, zone)
+        _legend_of_lanes(figure, high)
+
+
+def _draw_lane(axes: Axes, row: int, lane: Lane, thinnest: timedelta) -> None:
+    for kind, (height, looks) in LANE_LOOKS.items():
+        least = thinnest if kind == "down" else timedelta()
+        bars: Any = [(start, max(end - start, least)) for start, end, what in lane.stretches if what == kind]
+        if bars:
+            axes.broken_barh(bars, (row - height / 2, height), zorder=3, **looks)
+
+
+def _legend_of_lanes(figure: Figure, high: float) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    names = {"up": "up", "down": "down", "stopped": "stopped on purpose", "unknown": "nobody looked"}
+    handles: list[Any] = [
+        Patch(label=names[kind], **looks) for kind, (_, looks) in LANE_LOOKS.items() if kind != "unknown"
+    ]
+    handles.append(Line2D([], [], color=GREY, lw=1.5, label=names["unknown"]))
+    handles += [Line2D([], [], color=c, marker=m, ls="none", label=k) for k, (m, c) in EVENT_LOOKS.items()]
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.06 / high), ncols=7, frameon=False,
+                  fontsize=9, handlelength=1.2, columnspacing=1.1, handletextpad=0.5)  # fmt: skip
+
+
+def curves(found: Sequence[tuple[str, Curve, str]], path: Path, title: str, zone: tzinfo = UTC) -> None:
+    """Draw (name, points, currency) side by side, two in a row, each in its own unit. Raises as `equity_curve`."""
+    rows = (len(found) + 1) // 2
+    high = 0.75 + 2.1 * rows
+    with _figure(path, title, (INCHES[0], high)) as figure:
+        for place, (name, points, currency) in enumerate(found):
+            row, column = divmod(place, 2)
+            bottom = (high - 0.75 - 2.1 * (row + 1) + 0.45) / high
+            axes = figure.add_axes((0.09 + 0.49 * column, bottom, 0.4, 1.25 / high))
+            unit = _unit(value for _, value in points)
+            _draw_curve(axes, points, unit)
+            _date_axis(axes, zone)
+            _amount_axis(axes, unit, "" if unit == 1 else currency)
+            axes.tick_params(labelsize=9)
+            axes.set_title(_letters(f"{name}  {_amount(points[-1][1], currency)}")[:46], fontsize=11, loc="left")
+
+
 # --- axes and words ----------------------------------------------------------------------------------------------
 
 
@@ -266,6 +364,14 @@ def _letters(text: str) -> str:
 @contextmanager
 def _picture(path: Path, title: str) -> Iterator[tuple[Axes, Callable[[str], object]]]:
     """Axes to draw on, and what writes the line below the title. The file is written when the block ends well."""
+    with _figure(path, title, INCHES) as figure:
+        axes = figure.add_axes((0.115, 0.11, 0.865, 0.68))
+        yield axes, lambda text: figure.text(0.02, 0.878, _letters(text), va="top")
+
+
+@contextmanager
+def _figure(path: Path, title: str, inches: tuple[float, float]) -> Iterator[Figure]:
+    """An empty sheet with its title. The file is written when the block ends well."""
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise UsageError(f"{path.name} cannot be drawn: pictures are .png or .svg. Give it such an ending.")
@@ -279,11 +385,10 @@ def _picture(path: Path, title: str) -> Iterator[tuple[Axes, Callable[[str], obj
         mpl.rcdefaults()  # a matplotlibrc of somebody's must not change what is drawn
         settings: Any = mpl.rcParams
         settings.update(STYLE)
-        figure = Figure(figsize=INCHES, facecolor="white")
+        figure = Figure(figsize=inches, facecolor="white")
         FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.115, 0.11, 0.865, 0.68))
-        figure.text(0.02, 0.965, _letters(title), fontsize=14, fontweight="bold", va="top")
-        yield axes, lambda text: figure.text(0.02, 0.878, _letters(text), va="top")
+        figure.text(0.02, 1 - 0.15 / inches[1], _letters(title), fontsize=14, fontweight="bold", va="top")
+        yield figure
         data = io.BytesIO()
         nameless = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(data, format=kind, dpi=DPI, metadata=nameless)
@@ -294,3 +399,11 @@ def _picture(path: Path, title: str) -> Iterator[tuple[Axes, Callable[[str], obj
             f"The picture {path.name} could not be written to {path.parent}: {error.strerror}. "
             "Mend that, and draw it again."
         ) from error
+
+
+def made_folder(folder: Path) -> None:
+    """Make it if it is not there. Raises BotkeepError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BotkeepError(f"The folder {folder} cannot be used for pictures: {error.strerror}.") from error

@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 
 USED_WRONGLY = 2
 INTERRUPTED = 130
+PATIENT = frozenset({
+    "backup", "check", "diagnose", "doctor", "journal", "pnl", "report", "restart", "restore", "round", "start",
+    "status", "stop", "store",
+})  # fmt: skip
+"""Commands that may take a while, and print at their end."""
 PIPE_CLOSED = 141
 """As a shell counts a program that SIGPIPE ended."""
 SIDE_BY_SIDE = 8
@@ -68,6 +73,12 @@ def _run(argv: Sequence[str]) -> int:
         asked = _parse(argv)
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
+    moves = getattr(asked, "watch", False)
+    if asked.command in PATIENT and not moves and sys.stderr is not None and sys.stderr.isatty():
+        from .live import waiting
+
+        with waiting(f"botkeep {asked.command}"):
+            return int(asked.run(asked))
     return int(asked.run(asked))
 
 
@@ -106,6 +117,8 @@ def _since(asked: Arguments, desk: Desk) -> datetime | None:
 
 def _print(*lines: str) -> None:
     """At once: nothing waits in a buffer. Raises BotkeepError for a full disk, on which cron's log may be."""
+    if "botkeep.live" in sys.modules:
+        sys.modules["botkeep.live"].hush()
     try:
         for line in lines:
             print(line)
@@ -157,14 +170,44 @@ def _status(asked: Arguments) -> int:
     from . import terminal
     from .listings import status_document
 
+    if asked.watch:
+        return _live(asked)
     with _desk(asked) as desk:
         now = desk.clock()
         seen = _glance(desk, asked.bots, now)
+        held = _silenced(desk, now)
     if asked.json:
         _print_document(status_document(seen, now))
     else:
-        _print(*terminal.status_lines(seen, now, colour=_colour()))
+        _print(*terminal.status_lines(seen, now, colour=_colour()), *held)
     return 0
+
+
+def _silenced(desk: Desk, now: datetime) -> list[str]:
+    """What nobody is told of; a ledger that cannot be read is said by the verdicts."""
+    from . import silences
+    from .model import LedgerError
+
+    try:
+        found = silences.active(desk.ledger, now)
+    except LedgerError:
+        return []
+    return list(silences.sentences(found, now, desk.zone())) if found else []
+
+
+def _live(asked: Arguments) -> int:
+    from . import live
+    from .fresh import Fresh
+
+    if asked.json:
+        raise UsageError("botkeep status: --watch is for people, --json for programs; write one of the two.")
+    with _desk(asked) as desk:
+        desk.fresh = Fresh(desk.workspace)
+
+        def look() -> list[tuple[Verdict, Observation]]:
+            return _glance(desk, asked.bots, desk.clock())
+
+        return live.show(look, desk.clock, desk.zone(), sys.stdout, colour=_colour())
 
 
 def _glance(desk: Desk, names: Sequence[str], now: datetime) -> list[tuple[Verdict, Observation]]:
@@ -224,17 +267,17 @@ def _pnl(asked: Arguments) -> int:
 
 
 def _report(asked: Arguments) -> int:
-    from .report import render
-    from .results import report_document
+    from . import reporting
 
+    kind = "json" if asked.json else asked.format or reporting.kind_of(asked.out)
     with _desk(asked) as desk:
         since = _since(asked, desk) or desk.clock() - timedelta(hours=24)
-        report = desk.report(since)
-        text = render(report, desk.zone())
-    if asked.json:
-        _print_document(report_document(report, text))
+        text, drawn = reporting.made(desk, since, kind, charts=asked.charts)
+    if asked.out is None:
+        _print(text.rstrip("\n"), *map(str, drawn))
     else:
-        _print(text.rstrip("\n"))
+        reporting.save(text, asked.out)
+        _print(*map(str, (asked.out, *drawn)))
     return 0
 
 
@@ -252,6 +295,33 @@ def _round(asked: Arguments) -> int:
     else:
         _print(*terminal.round_lines(report, zone, colour=_colour()))
     return 0 if report.fine else 1
+
+
+def _watch(asked: Arguments) -> int:
+    from . import heartbeat
+    from .watch import watch
+
+    with _desk(asked, Actor.ROUND) as desk:
+        if asked.forget:
+            if not heartbeat.is_free(desk.workspace):
+                raise UsageError("It is watched now: end that process first (SIGTERM).")
+            heartbeat.forget(desk.ledger)
+            _print("Nobody misses a watcher any more.")
+            return 0
+        code = watch(desk, _line)
+    os._exit(code)  # turns that are under way in other threads are settled by whoever looks next: nobody waits for them
+
+
+def _line(text: str) -> None:
+    """One line of a process that runs for months; that its log cannot be written is no reason to end."""
+    from .untrusted import strip
+
+    try:
+        for line in text.splitlines():
+            print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {strip(line)}")
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return
 
 
 def _start(asked: Arguments) -> int:
@@ -363,6 +433,50 @@ def _approve(asked: Arguments) -> int:
 def _note(asked: Arguments) -> int:
     with _desk(asked) as desk:
         return _show_entry(asked, desk.note(asked.text, asked.bot))
+
+
+def _silence(asked: Arguments) -> int:
+    from . import silences
+
+    if asked.bot is None:
+        return _show_silences(asked)
+    with _desk(asked) as desk:
+        bot = desk.bench().fleet.get(asked.bot).name
+        if asked.end:
+            return _show_entry(asked, silences.end(desk.journal, bot, desk.actor.value, desk.clock()))
+        if asked.lasts is None:
+            raise UsageError(f'Say for how long, and why: botkeep silence {bot} 2h "moving it to the new server".')
+        lasts = silences.lasting(asked.lasts)
+        return _show_entry(
+            asked, silences.begin(desk.journal, bot, lasts, asked.reason or "", desk.actor.value, desk.clock())
+        )
+
+
+def _show_silences(asked: Arguments) -> int:
+    from . import alert_lists, silences
+
+    with _desk(asked) as desk:
+        now, zone = desk.clock(), desk.zone()
+        found = silences.active(desk.ledger, now)
+    _show_document(asked, alert_lists.silences_document(found, now), alert_lists.silence_lines(found, now, zone))
+    return 0
+
+
+def _alerts(asked: Arguments) -> int:
+    from . import alert_lists, outbox
+
+    if asked.bot and asked.what != "test":
+        raise UsageError("--bot is for `botkeep alerts test`.")
+    with _desk(asked) as desk:
+        if asked.what == "test":
+            proofs = alert_lists.prove(desk.bench(), asked.bot)
+            _show_document(asked, alert_lists.proof_document(proofs), alert_lists.proof_lines(proofs))
+            return 0 if all(one.outcome.sent for one in proofs) else 1
+        if asked.seen:
+            outbox.seen(desk.ledger, desk.clock())
+        found, zone = alert_lists.overview(desk.bench()), desk.zone()
+    _show_document(asked, alert_lists.overview_document(found), alert_lists.overview_lines(found, zone))
+    return 0
 
 
 def _show_entry(asked: Arguments, entry: Entry) -> int:
@@ -637,9 +751,12 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]
              (_arg("directory", metavar="DIR", help="the folder"),)),
     "doctor": (_doctor, "say what is missing, bot by bot, and how to mend it", (JSON,)),
     "check": (_check, "look at the bots; exit 0 all well, 1 a bot is faulty or unknown, 2 used wrongly", (BOTS, JSON)),
-    "status": (_status, "show the bots in a table, at one quick look", (BOTS, JSON)),
+    "status": (_status, "show the bots in a table, at one quick look",
+               (BOTS, _arg("--watch", action="store_true", help="again and again, until Ctrl-C"), JSON)),
     "diagnose": (_diagnose, "say why a bot is as it is", (BOT, JSON)),
     "round": (_round, "look, act by playbook, do what the schedule says: what cron calls", (JSON,)),
+    "watch": (_watch, "look after the bots all day long: acts in the second in which one dies; Ctrl-C ends it",
+              (_arg("--forget", action="store_true", help="do without a watcher from now on: nobody misses it"),)),
     "start": (_start, "start bots that do not run", (ACTED_ON, ALL, REASON, OVERRIDE, JSON)),
     "stop": (_stop, "end every copy of bots, proven", (ACTED_ON, ALL, REASON, JSON)),
     "restart": (_restart, "end every copy of bots and start one", (ACTED_ON, ALL, REASON, OVERRIDE, JSON)),
@@ -663,7 +780,22 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]
              _arg("--rate", metavar="ASSET/CURRENCY=PRICE", action="append", default=[],
                   help="what one of an asset is worth, for fees and for adding currencies up"),
              _arg("--charts", metavar="DIR", type=Path, help="draw equity and daily P&L there, as PNG and SVG"), JSON)),
-    "report": (_report, "print the health report of the last day, or since a time", (SINCE, JSON)),
+    "report": (_report, "print the health report of the last day, or since a time",
+               (SINCE, _arg("--format", choices=("text", "markdown", "json", "html"),
+                            help="text fits one message; html is one page; else by the ending of FILE"),
+                _arg("--out", metavar="FILE", type=Path, help="write it there; else it is printed"),
+                _arg("--charts", metavar="DIR", type=Path, help="draw uptime and equity there, as PNG"), JSON)),
+    "alerts": (_alerts, "show what people were told of and what waits to be told, or prove that they can be told",
+               (_arg("what", metavar="test", nargs="?", choices=("test",),
+                     help="send a message to every channel; exit 0 all arrived, 1 one did not"),
+                _arg("--bot", metavar="BOT", help="with test: those that are told of this bot"),
+                _arg("--seen", action="store_true", help="what never arrived has been read here: no problem any more"),
+                JSON)),
+    "silence": (_silence, "tell nobody of a bot for a while; it is looked after all the same. Lists them without BOT",
+                (_arg("bot", metavar="BOT", nargs="?", help="its name in config/bots.json"),
+                 _arg("lasts", metavar="LENGTH", nargs="?", help="like 30m, 2h or 1d"),
+                 _arg("reason", metavar="REASON", nargs="?", help="why; for the journal and every report"),
+                 _arg("--end", action="store_true", help="end it now"), JSON)),
     "note": (_note, "add a note to the journal",
              (_arg("text", metavar="TEXT", help="one line"), OF_BOT, JSON)),
     "journal": (_journal, "show what was done, noted and told",

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +21,16 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from . import untrusted
+from .channels import flaw_in
 from .durable import read_regular
 from .envfile import load_env_file
 from .fields import (
     STRICT,
     Amount,
+    Beat,
     Duration,
+    Every,
+    Pause,
     WebAddress,
     Whole,
     Zone,
@@ -210,10 +215,13 @@ class Bot(BaseModel):
     currency: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,20}$", description="Of amounts that name none.")
     progress: ProgressConfig | None = None
     limits: LimitsConfig = Field(LimitsConfig(), description="Settings that may be changed in trouble, and no other.")
-    notify: list[str] = Field([], description="Names of those to tell; never an address.")
+    notify: list[str] = Field([], description="Who is told of this bot, instead of the fleet's; see there.")
     replay: ReplayConfig = Field(ReplayConfig(), description="Where lost trades can be read again.")
     paper: bool = Field(False, description="It trades on paper: no exchange knows its trades.")
-    restart_every: Duration | None = Field(None, description="A planned restart, for example to free memory.")
+    restart_every: Every | None = Field(
+        None, description="A planned restart, for example to free memory: a length of time, or five cron fields."
+    )
+    pause: Pause = Field(timedelta(), description="Between stop and start of a planned restart.")
     max_trades_per_hour: Whole | None = Field(None, ge=1, description="More than these is trading-too-often.")
     timezone: Zone = Field("UTC", description="Of times in its log and data that carry none.")
 
@@ -241,9 +249,19 @@ class Fleet:
     timezone: str | None = None
     """The people's zone; None: the machine's."""
     notify: tuple[str, ...] = ()
+    """Apprise URLs with names of variables in the place of secrets."""
+    notify_env: Path | None = None
+    """The file with the values; absolute."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts other than this machine that health endpoints may be on."""
     backup: BackupConfig = field(default_factory=BackupConfig)
+    heartbeat_url: str = ""
+    """Who is told outside that `botkeep watch` lives; with names of variables in the place of secrets."""
+    wake: tuple[str, ...] = ()
+    """The command that wakes an assistant; empty: people are told instead."""
+    wakes_per_hour: int = 4
+    commit: bool = False
+    """Whether a round that acted commits memory/ and playbooks/."""
 
     @cached_property
     def bots(self) -> tuple[Bot, ...]:
@@ -348,8 +366,13 @@ class _File(BaseModel):
     )
     allowed_hosts: list[str] = Field([], description="Hosts other than this machine that health endpoints may be on.")
     timezone: Zone | None = Field(None, description="The people's: for reports and the schedule.")
-    notify: list[str] = Field([], description="Names of those to tell; never an address.")
+    notify: list[str] = Field([], description="Who is told: Apprise URLs with every secret as ${NAME}.")
+    notify_env: Path | None = Field(None, description="A file of mode 0600 with the values: NAME=VALUE lines.")
     backup: BackupConfig = Field(BackupConfig(), description="Where backups are kept.")
+    heartbeat_url: Beat | None = Field(None, description="Asked while `botkeep watch` lives (Healthchecks.io).")
+    wake: list[str] = Field([], max_length=64, description='What wakes an assistant: ["claude", "-p", ...].')
+    wakes_per_hour: Whole = Field(4, ge=1, le=60, description="At most so many.")
+    commit: bool = Field(False, strict=True, description="Commit memory/ and playbooks/ after a round that acted.")
 
 
 class _EntryError(Exception):
@@ -369,6 +392,7 @@ def load_fleet(workspace: Workspace) -> Fleet:
         top = _top(read_json_file(workspace.bots_file, BOTS))
         names = _names(top.bots)
         places = _Places(workspace.home, top.allowed_paths)
+        notify_env = Path(places.require(str(top.notify_env), ("notify_env",))) if top.notify_env else None
     except _EntryError as flaw:
         raise ConfigError(str(flaw)) from flaw
     bots = [_parse_entry(entry, index, places) for index, entry in enumerate(top.bots)]
@@ -376,7 +400,11 @@ def load_fleet(workspace: Workspace) -> Fleet:
     entries = tuple(
         _entry(name, flaws.get(index, bot)) for index, (name, bot) in enumerate(zip(names, bots, strict=True))
     )
-    return Fleet(workspace, entries, top.timezone, tuple(top.notify), tuple(top.allowed_hosts), top.backup)
+    return Fleet(
+        workspace, entries, top.timezone, tuple(top.notify), notify_env, tuple(top.allowed_hosts), top.backup,
+        heartbeat_url=top.heartbeat_url or "", wake=tuple(top.wake), wakes_per_hour=top.wakes_per_hour,
+        commit=top.commit,
+    )  # fmt: skip
 
 
 def _entry(name: str, found: Bot | str) -> BotEntry:
@@ -392,6 +420,7 @@ def _top(raw: Any) -> _File:
     if top.backup.folder is not None and not top.backup.folder.is_absolute():
         raise _EntryError(("backup", "folder"), f"found {show(str(top.backup.folder))}; write an absolute path")
     _refuse_unsafe({key: value for key, value in raw.items() if key != "bots"}, ())
+    _refuse_no_channel(top.notify, ())
     return top
 
 
@@ -431,6 +460,7 @@ def _parse_entry(raw: dict[str, Any], index: int, places: _Places) -> Bot | str:
         _refuse_unknown_kinds(bot, loc)
         _refuse_deaf_reload(bot, loc)
         _refuse_no_limit(bot, runtime, loc)
+        _refuse_no_channel(bot.notify, loc)
         return bot.model_copy(update={"runtime": runtime, **_placed(bot, loc, places)})
     except _EntryError as flaw:
         return str(flaw)
@@ -477,6 +507,13 @@ def _refuse_no_limit(bot: Bot, runtime: BaseModel | None, loc: Loc) -> None:
     if bot.limits.memory is not None and getattr(runtime, "kind", None) not in kinds:
         text = f"only the memory limit of a container can be raised; write it for a runtime of {' or '.join(kinds)}"
         raise _EntryError((*loc, "limits", "memory"), text)
+
+
+def _refuse_no_channel(notify: Sequence[str], loc: Loc) -> None:
+    """What an alert cannot be sent to would be found out in the middle of one."""
+    for index, entry in enumerate(notify):
+        if flaw := flaw_in(entry):
+            raise _EntryError((*loc, "notify", index), flaw)
 
 
 def _refuse_unknown(kind: Any, known: Iterable[str], loc: Loc) -> None:
@@ -668,7 +705,10 @@ def _collect(value: Any, loc: Loc, texts: list[tuple[Loc, str]]) -> None:
         if isinstance(value, _Twice):
             raise _EntryError(loc, f"the key {show(value.key)} stands twice; keep one")
         for key, inner in value.items():
-            _collect(inner, (*loc, key), texts)
+            if key == "notify":  # URLs, in which `user:${PASSWORD}@` is no secret: `flaw_in` knows what is one there
+                _collect(inner, (*loc, key), [])
+            else:
+                _collect(inner, (*loc, key), texts)
     elif isinstance(value, list):
         line = " ".join([_usable(item, loc) for item in value if isinstance(item, str)])
         if len(line) > LINE_LIMIT:

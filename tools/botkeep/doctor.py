@@ -383,6 +383,7 @@ def _age(patient: _Patient, newest: datetime | None) -> Iterator[DoctorLine]:
 def _workspace(bench: Bench, now: datetime) -> Iterator[DoctorLine]:
     yield from _nobody(bench)
     yield from _records(bench, now)
+    yield from _told(bench)
     yield from _texts(bench)
     yield from _clock(bench.ledger, now)
     yield from _disk(bench)
@@ -405,6 +406,24 @@ def _records(bench: Bench, now: datetime) -> Iterator[DoctorLine]:
         yield _line(None, "problem", sentence, "botkeep journal --verify shows all; see who changed it.")
     if not found:
         yield _line(None, "ok", "Ledger and journal agree, and nobody changed an entry.")
+
+
+def _told(bench: Bench) -> Iterator[DoctorLine]:
+    """Whether anybody would be told of a bot that is down."""
+    from . import telling
+    from .channels import EXAMPLE
+    from .notify import directory
+
+    known = directory(bench.fleet)
+    if not known.all:
+        mend = f'Add "notify": ["{EXAMPLE}"] and "notify_env"; then: botkeep alerts test.'
+        yield _line(None, "note", "Nobody is told when something is wrong: config/bots.json has no notify.", mend)
+        return
+    found = telling.untold(bench)
+    for sentence in found:
+        yield _line(None, "problem", sentence, "botkeep alerts shows what waits; botkeep alerts test proves the rest.")
+    if not found:
+        yield _line(None, "ok", f"{len(known.all)} channels are told of alerts; botkeep alerts test proves them.")
 
 
 def _texts(bench: Bench) -> Iterator[DoctorLine]:

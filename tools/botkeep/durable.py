@@ -84,13 +84,14 @@ class Lock:
 
     def acquire(self, wait: float = 0.0) -> bool:
         """Try for `wait` seconds. True: we hold it. Raises EngineError if the file cannot be opened."""
-        deadline = time.monotonic() + wait
+        deadline, pause = time.monotonic() + wait, 0.001
         while True:
             if self._try():
                 return True
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(0.02)
+            time.sleep(pause)
+            pause = min(0.02, pause * 2)
 
     def _try(self) -> bool:
         try:

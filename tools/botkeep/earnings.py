@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
 
 from .config import Bot
 from .datafile import kind_name
 from .formats import FORMATS
+from .formats.base import TradeTable
 from .formats.columns import number
 from .formats.values import plain_symbol
 from .ledger import Kind, Ledger
@@ -47,9 +48,7 @@ def earned(
 
     Raises UsageError: no data file, unknown method; BotkeepError: it cannot be read.
     """
-    if bot.data_file is None:
-        raise UsageError(f"{bot.name} has no data_file in config/bots.json: there are no trades to count.")
-    table = FORMATS[kind_name(bot)].trades(bot.data_file, options=bot.format_options())
+    table = _table(bot)
     found = figures(
         bot.name,
         table,
@@ -63,6 +62,12 @@ def earned(
         zone=zone,
     )
     return _noted(found, ledger)
+
+
+def _table(bot: Bot) -> TradeTable:
+    if bot.data_file is None:
+        raise UsageError(f"{bot.name} has no data_file in config/bots.json: there are no trades to count.")
+    return FORMATS[kind_name(bot)].trades(bot.data_file, options=bot.format_options())
 
 
 def _noted(found: PnlFigures, ledger: Ledger) -> PnlFigures:
@@ -135,3 +140,55 @@ def draw(found: Sequence[PnlFigures], folder: Path, zone: tzinfo) -> list[Path]:
             equity_curve(one, made[-2], title=f"{one.bot}: realised", zone=zone)
             daily_pnl(one, made[-1], title=f"{one.bot}: by day")
     return made
+
+
+# --- for the report ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Habit:
+    """How often a bot traded in a window, against its own habit."""
+
+    trades: int
+    """Executions, or closed trades, as its file has them."""
+    usual: Decimal | None
+    """A day, on average over `days` before the window; None: that is not long enough to tell."""
+    days: Decimal
+    """At most 14."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a report says of one bot's trades: its window, the last 30 days, and the pace."""
+
+    window: PnlFigures
+    month: PnlFigures
+    habit: Habit
+
+
+HABIT_DAYS = 14
+MONTH = timedelta(days=30)
+
+
+def reported(
+    bot: Bot, since: datetime, ledger: Ledger, now: datetime, zone: tzinfo, live: Mapping[str, Mark] | None = None
+) -> Reported:
+    """One reading of the bot's file, for all that a report says of it. Raises as `earned`."""
+    table = _table(bot)
+    marks = {**last_prices(table, now), **(live or {})}
+
+    def within(begin: datetime) -> PnlFigures:
+        return figures(
+            bot.name, table, since=begin, until=now, capital=bot.capital, currency=bot.currency, marks=marks, zone=zone
+        )
+
+    return Reported(_noted(within(since), ledger), within(now - MONTH), habit(table, since, now))
+
+
+def habit(table: TradeTable, since: datetime, now: datetime) -> Habit:
+    """Trades in [since, now), and those a day in the 14 days before, or since the first trade if that is less."""
+    times = [one.at for one in (table.closed if table.kind == "closed" else table.fills)]
+    begins = max(since - timedelta(days=HABIT_DAYS), min(times, default=since))
+    days = max(Decimal(0), Decimal((since - begins) // timedelta(seconds=1)) / 86400)
+    before = sum(1 for at in times if begins <= at < since)
+    return Habit(sum(1 for at in times if since <= at < now), before / days if days >= 1 else None, days)

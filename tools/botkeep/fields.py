@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from . import untrusted
@@ -94,6 +94,53 @@ def _web_address(value: object) -> object:
 
 WebAddress = Annotated[str, BeforeValidator(_web_address)]
 """http or https only: `file:` and others would let a look read what it should not show."""
+
+_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]{0,126}\}")
+
+
+def _beat(value: object) -> object:
+    if isinstance(value, str):
+        _web_address(_VARIABLE.sub("x", value))
+    return value
+
+
+Beat = Annotated[str, BeforeValidator(_beat)]
+"""A web address in which `${NAME}` stands for what nobody may read here."""
+
+
+def _every(value: object) -> object:
+    """A length of time above zero, or five cron fields as text."""
+    if isinstance(value, str) and len(value.split()) == 5 and len(value) < 200:
+        from croniter import croniter  # most bots have no planned restart
+
+        if croniter.is_valid(value):
+            return " ".join(value.split())
+    try:
+        length = parse_duration(value)
+    except PydanticCustomError:
+        length = timedelta()
+    if length < timedelta(minutes=1):
+        text = 'write a length of time of at least 1m, like 1h, or five cron fields, like "0 * * * *"'
+        raise PydanticCustomError("every", text)
+    return length
+
+
+Every = Annotated[
+    timedelta | str,
+    BeforeValidator(_every),
+    WithJsonSchema({"type": "string", "pattern": r"^([0-9]{1,8}[smhd]|[^ ]+( +[^ ]+){4})$"}),
+]
+"""How often something planned is done: a timedelta, or cron fields in the people's zone."""
+
+
+def _short(value: timedelta) -> timedelta:
+    if value > timedelta(seconds=60):
+        raise PydanticCustomError("duration", "write at most 60s: the bot is down for so long")
+    return value
+
+
+Pause = Annotated[Duration, AfterValidator(_short)]
+"""At most a minute."""
 
 Whole = Annotated[int, Field(strict=True)]
 """A whole number; neither text nor true."""

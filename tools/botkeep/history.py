@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from .ledger import Entry, Kind
-from .model import Action, Actor, Approval, History, Restart, Span, Verdict, Wanted
+from .model import Action, Actor, Approval, Fault, History, Hold, Restart, Span, Verdict, Wanted
 
 STARTING_ACTIONS = frozenset({Action.START, Action.RESTART})
 APPROVAL_LASTS = timedelta(hours=1)
@@ -16,12 +16,21 @@ CLOCK_TRUST = timedelta(hours=2)
 """An entry this far in the future was written by a clock that was wrong; nearer ones may be a step of NTP."""
 
 
-def history(entries: Sequence[Entry], spans: Sequence[Span], now: datetime, wish: Entry | None = None) -> History:
+def history(
+    entries: Sequence[Entry],
+    spans: Sequence[Span],
+    now: datetime,
+    wish: Entry | None = None,
+    kept: Hold | None = None,
+) -> History:
     """What the ledger's entries of one bot (oldest first) and its spans say, as `decide` and `permit` need it.
 
     `wish`: the newest intent that says whether the bot is wanted up or down, where the entries do not reach back to it.
+    `kept`: the same of a round's stop.
     """
     outcomes = {entry.ref: entry for entry in entries if entry.kind is Kind.OUTCOME and entry.ref}
+    held = _held(entries, outcomes) or kept
+    held = None if held and wish and wish.action != Action.STOP and wish.at >= held.at else held
     wanted, wanted_by = _wanted([wish, *entries] if wish else entries)
     return History(
         wanted=wanted,
@@ -30,6 +39,8 @@ def history(entries: Sequence[Entry], spans: Sequence[Span], now: datetime, wish
         restores=tuple(_attempts(entries, outcomes, frozenset({Action.RESTORE}), now)),
         spans=tuple(spans),
         approvals=_open_approvals(entries, now),
+        held=held,
+        traded_anew=_traded_anew(entries, outcomes, held),
     )
 
 
@@ -38,11 +49,50 @@ def _wanted(entries: Sequence[Entry]) -> tuple[Wanted, str]:
     for entry in reversed(entries):
         if entry.kind is not Kind.INTENT:
             continue
-        if entry.action == Action.STOP:
+        if entry.action == Action.STOP and entry.actor != Actor.ROUND:
             return Wanted.DOWN, f"stopped by {_who(entry.actor)} at {clock(entry.at)}: {entry.sentence}"
         if entry.action in STARTING_ACTIONS and entry.actor != Actor.ROUND:
             return Wanted.UP, f"started by {_who(entry.actor)} at {clock(entry.at)}"
     return Wanted.UP, ""
+
+
+def _held(entries: Sequence[Entry], outcomes: Mapping[str, Entry]) -> Hold | None:
+    """The newest stop that a round made, unless somebody has started the bot since."""
+    for entry in reversed(entries):
+        if entry.kind is not Kind.INTENT:
+            continue
+        if entry.action == Action.STOP and entry.actor == Actor.ROUND:
+            return hold_of(entry)
+        if _is_started(entry, outcomes):
+            return None
+    return None
+
+
+def hold_of(entry: Entry) -> Hold:
+    """A round's stop, from its intent."""
+    fault = Fault(entry.data.get("fault") or Fault.TRADING_TOO_OFTEN)
+    return Hold(entry.at, entry.id, fault, str(entry.data.get("found") or entry.sentence))
+
+
+def _is_started(entry: Entry, outcomes: Mapping[str, Entry]) -> bool:
+    """Whether somebody, not a round, started the bot by it."""
+    if entry.action not in STARTING_ACTIONS or entry.actor == Actor.ROUND:
+        return False
+    outcome = outcomes.get(entry.id)
+    return outcome is None or outcome.data.get("attempted") is not False
+
+
+def _traded_anew(
+    entries: Sequence[Entry], outcomes: Mapping[str, Entry], held: Hold | None
+) -> datetime | None:
+    """When somebody last started what a round had stopped, or lifted its playbook; or when a round stopped it."""
+    anew, waits = None, False
+    for entry in entries:
+        if entry.kind is Kind.INTENT and entry.action == Action.STOP and entry.actor == Actor.ROUND:
+            waits = True
+        elif entry.kind is Kind.INTENT and (waits or "override" in entry.data) and _is_started(entry, outcomes):
+            anew, waits = entry.at, False
+    return held.at if held else anew
 
 
 def _who(actor: str) -> str:
@@ -128,10 +178,13 @@ def up_between(spans: Sequence[Span], start: datetime, end: datetime) -> timedel
 
 
 def incident_began(verdict: Verdict, past: History) -> datetime:
-    """When the standing stretch of this fault was first seen, or when the bot went down if that is known."""
+    """When the standing stretch of this fault was first seen, or when the bot went down if that is known.
+
+    The earliest time there is: after a clock was set back, an older look has the later one.
+    """
     began = verdict.at
     for span in reversed(past.spans):
         if span.fault is not verdict.fault:
             break
-        began = span.first
+        began = min(began, span.first)
     return min(began, verdict.down_since or began)

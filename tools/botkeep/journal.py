@@ -60,7 +60,7 @@ from .journal_file import (
     shown_in,
     write_all,
 )
-from .ledger import Entry, Kind, Ledger
+from .ledger import Entry, Kind, Ledger, Within
 from .model import BotkeepError
 from .untrusted import clean
 from .workspace import Workspace
@@ -160,15 +160,19 @@ class Journal:
         ref: str | None = None,
         result: str = "",
         data: dict[str, Any] | None = None,
+        within: Within | None = None,
     ) -> Entry:
         """Add an entry to the ledger, durably, then to the Markdown. Raises LedgerError if the ledger cannot take it.
+
+        `within`: written in the same transaction as the entry.
 
         A Markdown file that cannot be written now is no failure: the next `sync` says so and mends it.
         """
         sentence = clean(sentence.strip(), NOTE_LIMIT if kind is Kind.NOTE else SENTENCE_LIMIT)
         entry = self.ledger.append(
-            kind, at=at, bot=bot, action=action, actor=actor, sentence=sentence, ref=ref, result=result, data=data
-        )
+            kind, at=at, bot=bot, action=action, actor=actor, sentence=sentence, ref=ref, result=result, data=data,
+            within=within,
+        )  # fmt: skip
         if kind is not Kind.INTENT:
             self.sync(at)
         return entry

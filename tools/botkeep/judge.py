@@ -28,6 +28,7 @@ from .model import (
     ProgramLook,
     Progress,
     Status,
+    Tempo,
     Verdict,
     Wanted,
 )
@@ -213,6 +214,7 @@ def _down_since(look: _Look) -> datetime:
 def _evidence(look: _Look) -> Iterable[Evidence]:
     yield from _duplicated(look)
     yield from _another_copy(look)
+    yield from _held(look)
     yield from _trading_too_often(look)
     yield from _from_the_log(look)
     yield from _disk(look)
@@ -253,22 +255,49 @@ def _origin(instance: Instance) -> str:
 
 
 def _trading_too_often(look: _Look) -> Iterable[Evidence]:
-    """More trades in the last hour than the person allows, or than the bot's own busiest hour makes usual."""
+    """More trades in the last hour than the person allows, or than the bot's own busiest hour makes usual.
+
+    Trades that a person knew of when they started it again do not count a second time.
+    """
     if look.seen.data is None:
         return
-    tempo, allowed = look.seen.data.tempo, look.seen.max_trades_per_hour
-    count = trades_last_hour(tempo, look.now)
-    newest = tempo.newest.isoformat() if tempo.newest else ""
-    if allowed is not None:
-        if count > allowed:
-            text = f"{look.seen.bot} made {count} trades within an hour; max_trades_per_hour allows {allowed}."
-            yield Evidence(Fault.TRADING_TOO_OFTEN, "max_trades_per_hour", True, text)
-        return
+    tempo, allowed, bot = look.seen.data.tempo, look.seen.max_trades_per_hour, look.seen.bot
+    count = trades_last_hour(tempo, look.now, look.history.traded_anew)
+    made = f"{bot} made {count} trades within {_within(tempo, count)}"
+    if allowed is not None and count > allowed:
+        text = f"{made}; max_trades_per_hour allows {allowed}."
+        yield Evidence(Fault.TRADING_TOO_OFTEN, OVER_LIMIT, True, text)
     when = look.policy(Fault.TRADING_TOO_OFTEN).when
     usual = usual_busiest_hour(tempo, look.now)
     if usual and count >= when.at_least and count > usual * when.times_usual:
-        text = f"{look.seen.bot} made {count} trades within an hour; its busiest hour before had {usual}."
-        yield Evidence(Fault.TRADING_TOO_OFTEN, "usual", False, text, newest)
+        text = f"{made}; the busiest hour of its last 14 days had {usual}."
+        yield Evidence(Fault.TRADING_TOO_OFTEN, UNUSUAL if allowed is None else UNUSUAL_WITHIN_LIMIT, False, text)
+
+
+OVER_LIMIT = "max_trades_per_hour"
+UNUSUAL = "usual"
+UNUSUAL_WITHIN_LIMIT = "usual-within-limit"
+"""Told and not restarted, but not stopped either: the person's own limit allows it."""
+HELD = "held"
+"""A round stopped it, and no clock will start it again."""
+
+
+def _within(tempo: Tempo, count: int) -> str:
+    """`14 minutes`, or `an hour` where they are spread over it."""
+    newest = sorted(tempo.recent)[-count:]
+    minutes = round((newest[-1] - newest[0]) / 60) if newest else 60
+    return "an hour" if minutes > 50 else "a minute" if minutes < 2 else f"{minutes} minutes"
+
+
+def _held(look: _Look) -> Iterable[Evidence]:
+    """What a round stopped is down for that, and not because it died."""
+    held, bot = look.history.held, look.seen.bot
+    if held is not None and not look.alive:
+        text = (
+            f"{bot} was stopped by a round at {clock(held.at)}: {held.why.rstrip('.')}. It stays down until a person "
+            f"starts it: `botkeep start {bot}`."
+        )
+        yield Evidence(held.fault, HELD, True, text, held.entry)
 
 
 def _speaks(look: _Look, cause: Cause) -> bool:

@@ -25,7 +25,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -121,6 +121,8 @@ class Seen:
     max_gap: timedelta
 
 
+Within = Callable[[sqlite3.Connection, Entry], None]
+"""What is written in the transaction of a new entry."""
 _GATE = threading.RLock()
 """One for all ledgers of the process: a fork has to stop them all, and in no order could two forks then block."""
 _LEDGERS: weakref.WeakSet[Ledger] = weakref.WeakSet()
@@ -164,16 +166,23 @@ class Ledger:
         ref: str | None = None,
         result: str = "",
         data: dict[str, Any] | None = None,
+        within: Within | None = None,
     ) -> Entry:
-        """Add one entry; it is on the disk when this returns. What JSON does not know in `data` becomes text."""
+        """Add one entry; it is on the disk when this returns. What JSON does not know in `data` becomes text.
+
+        `within`: what is written in the same transaction, with the new entry; both are there afterwards, or neither.
+        """
         texts = tuple(_storable(text) for text in (bot, action, actor, ref, result, sentence))
         stored = json.dumps(data or {}, default=str, sort_keys=True)
-        with self._writing() as db:
+        with self.writing() as db:
             seq, prev = _head(db)
             fields = (seq + 1, iso(at), str(kind), *texts, stored, prev)
             row = (*fields, _hash(fields))
             db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        return _entry(row)
+            entry = _entry(row)
+            if within is not None:
+                within(db, entry)
+        return entry
 
     def entries(
         self,
@@ -225,8 +234,8 @@ class Ledger:
         However old it is: a bot that was stopped for a long holiday is not one that died.
         """
         sql = (
-            "SELECT * FROM entries WHERE bot = ? AND kind = 'intent' AND (action = 'stop' "
-            "OR (action IN ('start', 'restart') AND actor <> 'round')) ORDER BY seq DESC LIMIT 1"
+            "SELECT * FROM entries WHERE bot = ? AND kind = 'intent' AND action IN ('stop', 'start', 'restart') "
+            "AND actor <> 'round' ORDER BY seq DESC LIMIT 1"
         )
         return next(iter(self._entries(sql, bot)), None)
 
@@ -240,7 +249,7 @@ class Ledger:
 
     def head(self) -> tuple[int, str]:
         """(seq, hash) of the newest entry, or (0, sixty-four zeros): a witness to keep outside, as in a manifest."""
-        with self._using() as db:
+        with self.reading() as db:
             return _head(db)
 
     def see(
@@ -259,7 +268,7 @@ class Ledger:
 
     def see_all(self, looks: Iterable[Seen]) -> None:
         """Record many looks in one transaction: a round over a thousand bots waits for the disk once."""
-        with self._writing() as db:
+        with self.writing() as db:
             for look in looks:
                 _see(db, look)
 
@@ -280,7 +289,7 @@ class Ledger:
     def set_cursors(self, many: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
         """Store many (bot, name, value) in one transaction; values that are there already cost no write."""
         rows = [(bot, name, json.dumps(value, sort_keys=True)) for bot, name, value in many]
-        with self._writing() as db:
+        with self.writing() as db:
             db.executemany(
                 "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (bot, name) "
                 "DO UPDATE SET value = excluded.value WHERE value <> excluded.value",
@@ -317,13 +326,13 @@ class Ledger:
         return [_entry(row) for row in self._rows(sql, *values)]
 
     def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._using() as db:
+        with self.reading() as db:
             return db.execute(sql, values).fetchall()
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction that has the right to write from its start, on the disk when it ends."""
-        with self._using() as db:
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that has the right to write from its start, on the disk when it ends. For derived tables."""
+        with self.reading() as db:
             _begin(db)
             try:
                 yield db
@@ -333,7 +342,8 @@ class Ledger:
                     db.execute("ROLLBACK")
 
     @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, alone in this process. Raises LedgerError for what SQLite cannot do."""
         with _GATE:
             try:
                 yield self._connection()

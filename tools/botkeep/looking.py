@@ -18,7 +18,7 @@ def examine(bench: Bench, name: str, deadline: float) -> Verdict:
 
     A verdict that was confirmed less than a minute ago counts as the first look. Raises LedgerError.
     """
-    seen = bench.look(name)
+    seen = bench.just_seen(name) or bench.look(name)
     past_ = bench.known_history(name)
     first = _recent_evidence(bench, name)
     verdict = decide(seen.observation, bench.playbooks, past_, bench.clock(), first) if first else None

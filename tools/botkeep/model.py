@@ -531,6 +531,17 @@ class Approval:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """A round stopped the bot as a playbook says; only a person starts it again."""
+
+    at: datetime
+    entry: str
+    fault: Fault
+    why: str
+    """The sentence of what was found."""
+
+
+@dataclass(frozen=True)
 class History:
     """What the ledger says about one bot, as `judge` needs it. Newest last."""
 
@@ -544,6 +555,10 @@ class History:
     spans: tuple[Span, ...] = ()
     approvals: tuple[Approval, ...] = ()
     """Given by a person, not yet used."""
+    held: Hold | None = None
+    """The round's stop that nobody has taken back."""
+    traded_anew: datetime | None = None
+    """Trades before this are not counted: the bot was stopped for them, and perhaps started by a person who knew."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ EMPTY_BOTS: dict[str, Any] = {"$schema": "./bots.schema.json", "bots": []}
 EXAMPLE_BOTS: dict[str, Any] = {
     "$schema": "./bots.schema.json",
     "timezone": "Europe/Lisbon",
-    "notify": ["me"],
+    "notify": ["tgram://${TELEGRAM_TOKEN}/${TELEGRAM_CHAT}"],
+    "notify_env": "notify.env",
     "allowed_paths": ["/srv/bots"],
     "allowed_hosts": ["bots.lan"],
     "bots": [
@@ -72,7 +73,7 @@ EXAMPLE_BOTS: dict[str, Any] = {
             "capital": "1000.00",
             "currency": "USDT",
             "max_trades_per_hour": 3,
-            "notify": ["me"],
+            "notify": ["tgram://${DOGE_SHORT_TOKEN}/${DOGE_SHORT_CHATS}", "mailto://${MAIL_USER}:${MAIL_PASSWORD}@example.org"],
         },
         {
             "name": "btc-optimized",

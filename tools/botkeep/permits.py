@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from .history import clock, in_a_row
-from .judge import ANOTHER_COPY, length
+from .judge import ANOTHER_COPY, HELD, length
 from .model import Action, Cause, CauseClass, Fault, History, Permit, Restart, Status, Verdict
 from .playbooks import Playbooks, Policy
 
@@ -83,6 +83,10 @@ def _forbidden(action: Action, verdict: Verdict, playbooks: Playbooks, now: date
     copy = next((one for one in verdict.evidence if one.rule == ANOTHER_COPY), None)
     if copy:
         return Permit(False, copy.text, None, "a person has ended that copy", playbook=Fault.BOT_DUPLICATED.value)
+    held = next((one for one in verdict.evidence if one.rule == HELD), None)
+    if held:
+        until = f"a person starts it (`botkeep start {verdict.bot}`)"
+        return Permit(False, held.text.partition(" It stays down")[0], None, until, playbook=held.fault.value)
     if _several(verdict):
         return None  # two copies trade: bringing them back to one is worth more than what else may be wrong
     for fault in verdict.faults:

@@ -119,7 +119,7 @@ class WhenDataCorrupt(BaseModel):
 
 
 class WhenTradingTooOften(BaseModel):
-    """Of a bot without max_trades_per_hour: so many in an hour, and so many times its own busiest hour before."""
+    """Besides max_trades_per_hour: so many in an hour, and so many times the busiest hour of its last 14 days."""
 
     model_config = STRICT
 
@@ -207,7 +207,7 @@ class Policy(BaseModel):
 
     fault: Fault
     severity: Literal["critical", "warning", "info"]
-    actions: tuple[Literal["restart_bot", "restore_data", "poll_less"], ...]
+    actions: tuple[Literal["restart_bot", "restore_data", "poll_less", "stop_bot"], ...]
     when: Any
     """The model of `WHEN` for this fault."""
     mode: Literal["auto", "ask"]

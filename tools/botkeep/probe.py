@@ -127,13 +127,14 @@ def look(
     now: datetime,
     answer_within: float,
     free_below: int = host.FREE_BELOW,
+    table: ProcessTable | None = None,
 ) -> dict[str, Seen]:
     """Look at these bots: one pass over the process table for all, endpoints and APIs asked side by side.
 
     `answer_within`: seconds, in all, that a health endpoint may take, and a bot's API. `free_below`: bytes of disk that
     count as full.
     """
-    table = ProcessTable.read()
+    table = table or ProcessTable.read()
     known = targets(fleet)
     entries = [fleet.get(name) for name in names]
     runtimes = _ask_runtimes([entry.bot for entry in entries if entry.bot], known, table)

@@ -20,6 +20,7 @@ from .model import LogLook, Progress, Tempo
 ENOUGH_PAUSES = 20
 ENOUGH_HOURS = 12
 """Hours with trades, before a busiest one says anything."""
+HABIT_HOURS = 14 * 24
 HOUR = 3600
 AHEAD = 60.0
 """Seconds that a trade's time may be ahead of our clock."""
@@ -82,17 +83,18 @@ def _of_file(configured: Configured | None, now: datetime) -> Progress | None:
     return Progress(configured.file.name, min(at, now) if at else None, configured.every, 0)
 
 
-def trades_last_hour(tempo: Tempo, now: datetime) -> int:
-    """How many of the last 500 trades are of the hour before `now`."""
+def trades_last_hour(tempo: Tempo, now: datetime, since: datetime | None = None) -> int:
+    """How many of the last 500 trades are of the hour before `now`, and after `since`."""
     end = now.timestamp()
-    return sum(1 for at in tempo.recent if end - HOUR < at <= end + AHEAD)
+    begin = max(end - HOUR, since.timestamp() if since else 0.0)
+    return sum(1 for at in tempo.recent if begin < at <= end + AHEAD)
 
 
 def usual_busiest_hour(tempo: Tempo, now: datetime) -> int | None:
-    """The most trades in one clock hour before the last 60 minutes, of up to 336 hours with trades.
+    """The most trades in one clock hour of the last 14 days, before the last 60 minutes.
 
     None with fewer than 12 such hours: a new bot has no usual yet.
     """
     current = int(now.timestamp() - HOUR) // HOUR
-    counts = [count for hour, count in tempo.per_hour if hour < current]
+    counts = [count for hour, count in tempo.per_hour if current - HABIT_HOURS <= hour < current]
     return max(counts) if len(counts) >= ENOUGH_HOURS else None

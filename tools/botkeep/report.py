@@ -1,147 +1,43 @@
-"""How it went: uptime, P&L, actions taken and what waits, from the ledger; then as text, through a template.
-
-Uptime is claimed only for times at which somebody looked, or which the kernel's own record of an exit settles. The
-rest is unknown, and said to be.
-"""
+"""How it went: uptime, goals, P&L, actions taken and what waits, from the ledger, as data. Words: `report_words`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, tzinfo
-from decimal import ROUND_DOWN, Decimal
-from enum import StrEnum
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from . import silences
 from .config import Bot, Fleet
-from .history import APPROVAL_LASTS
-from .judge import length
+from .earnings import Habit
+from .goals import WEEK, Goal, Past, goals
+from .history import APPROVAL_LASTS, history
 from .keeping import Safety
 from .ledger import Entry, Kind, Ledger
-from .model import Action, Exit, Fault, History, Result, Span, Status, Verdict, parse_iso
+from .model import Action, Actor, Exit, Fault, History, Result, Span, Status, Verdict, parse_iso
 from .permits import permit
 from .playbooks import Playbooks
-from .pnl import UNKNOWN, CurrencyFigures, OpenPosition, PnlFigures, rounded
+from .pnl_figures import PnlFigures
 from .proving import Proof
 from .schedule import Missed
 from .second import SecondStatus
-from .untrusted import clean, escape_markdown
+from .silences import Silence
+from .uptime import NOTHING, REACH_BACK, WINDOWS, Seen, Stretch, Uptime
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-TEMPLATES = Path(__file__).with_name("templates")
-MAX_ACTIONS = 30
-"""Lines of one report. A bot that was restarted all night fills no chat."""
-MAX_POSITIONS = 5
-MAX_TIMES = 5
-MAX_SENTENCE = 400
-WORTH_SAYING = timedelta(minutes=1)
-CENTS = frozenset({"USD", "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "DAI", "EUR", "GBP", "CHF", "AUD", "CAD", UNKNOWN})
-"""Currencies with two digits after the point; of others as many as they have, up to eight."""
-NOTHING = timedelta()
 DOWN = frozenset({Fault.BOT_NOT_RUNNING, Fault.BOT_HUNG, Fault.OUT_OF_MEMORY, Fault.BOT_CRASH_LOOPING})
 """As the first fault each says that the bot is down; with any other it may well be up."""
-REACH_BACK = timedelta(days=1)
-"""Before the window: what began earlier, or was last seen then, reaches into it."""
-
-
-# --- uptime ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Uptime:
-    """A window of time, split into what is known about it. The four add up to it exactly."""
+class Made:
+    """A start after a fault, by botkeep or by the engine itself."""
 
-    up: timedelta = NOTHING
-    down: timedelta = NOTHING
-    stopped: timedelta = NOTHING
-    """On purpose: neither up nor down."""
-    unknown: timedelta = NOTHING
-    """Nobody looked, or nobody could say."""
-
-    @property
-    def percent(self) -> Decimal | None:
-        """Up of up and down together, to the last digit; None when neither was seen."""
-        seen = self.up + self.down
-        if not seen:
-            return None
-        tick = timedelta(microseconds=1)
-        return Decimal(self.up // tick) * 100 / Decimal(seen // tick)
-
-
-class _Is(StrEnum):
-    UP = "up"
-    DOWN = "down"
-    STOPPED = "stopped"
-    UNKNOWN = "unknown"
-
-
-_Stretch = tuple[datetime, datetime, _Is]
-
-
-def uptime(
-    spans: Iterable[Span],
-    since: datetime,
-    until: datetime,
-    exits: Iterable[Exit] = (),
-    max_gap: timedelta = NOTHING,
-) -> Uptime:
-    """How [since, until) divides into up, down, stopped on purpose and unknown.
-
-    1. A span counts, from its first to its last look, as what it says. Where spans overlap (the clock was set back)
-       the earlier one counts.
-    2. Between two neighbours the time is unknown, except: the same instance alive at both ends was alive between
-       them; an instance whose exit is known was alive until then, and afterwards down if the next look says so; and
-       down (or stopped) at both ends, at most `max_gap` apart, is down between them, as it is within a span.
-    3. What is left, before the first look and after the last, is unknown.
-    """
-    ended = {one.key: one for one in exits if one.at is not None}
-    until = max(since, until)
-    total = dict.fromkeys(_Is, NOTHING)
-    for start, end, what in _stretches(spans, ended, max_gap):
-        total[what] += max(NOTHING, min(end, until) - max(start, since))
-    known = total[_Is.UP] + total[_Is.DOWN] + total[_Is.STOPPED]
-    return Uptime(total[_Is.UP], total[_Is.DOWN], total[_Is.STOPPED], until - since - known)
-
-
-def _stretches(spans: Iterable[Span], ended: Mapping[str, Exit], max_gap: timedelta) -> Iterator[_Stretch]:
-    """What is known, without overlaps, oldest first."""
-    before: Span | None = None
-    for span in sorted(spans, key=lambda one: (one.first, one.last)):
-        if before is not None:
-            yield from _between(before, span, ended, max_gap)
-        yield max(span.first, before.last if before else span.first), span.last, _what(span)
-        if before is None or span.last > before.last:
-            before = span
-
-
-def _what(span: Span) -> _Is:
-    if span.up:
-        return _Is.UP
-    if span.status is Status.STOPPED:
-        return _Is.STOPPED
-    return _Is.UNKNOWN if span.up is None else _Is.DOWN
-
-
-def _between(before: Span, after: Span, ended: Mapping[str, Exit], max_gap: timedelta) -> Iterator[_Stretch]:
-    """What is certain about the time from the last look of one span to the first look of the next."""
-    start, end, was, then = before.last, after.first, _what(before), _what(after)
-    gone = ended.get(before.instance or "")
-    if was is then is _Is.UP and before.instance and before.instance == after.instance:
-        yield start, end, _Is.UP
-    elif was is _Is.UP and gone and gone.at and start <= gone.at <= end:
-        yield start, gone.at, _Is.UP
-        if then in (_Is.DOWN, _Is.STOPPED):
-            yield gone.at, end, then if gone.asked else _Is.DOWN
-    elif was is then and was in (_Is.DOWN, _Is.STOPPED) and end - start <= max_gap:
-        yield start, end, was
-
-
-# --- the report as data ------------------------------------------------------------------------------------------
+    at: datetime
+    cause: str = ""
+    """The fault that it was made for; `by its engine`; empty: nothing says."""
+    entry: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,8 +50,8 @@ class BotReport:
     uptime: Uptime
     fault: Fault | None = None
     down_since: datetime | None = None
-    restarts: tuple[datetime, ...] = ()
-    """Starts after a fault that somebody made with botkeep, oldest first."""
+    restarts: tuple[Made, ...] = ()
+    """Oldest first."""
     pnl: PnlFigures | str | None = None
     """Or why there is none; None: it has no data file."""
     backup_at: datetime | None = None
@@ -167,6 +63,15 @@ class BotReport:
     second: SecondStatus | None = None
     """How its copy in the second store stood when that was asked last."""
     wants_backup: bool = False
+    windows: tuple[tuple[str, Uptime], ...] = ()
+    """24h, 7d and 30d up to now: those at whose begin it had been looked at already."""
+    strip: tuple[Stretch, ...] = ()
+    """The window, stretch by stretch."""
+    month: PnlFigures | None = None
+    """P&L of the last 30 days, for a curve."""
+    habit: Habit | None = None
+    planned: int = 0
+    """Restarts in the window that the configuration asks for (`restart_every`): no failures."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +87,18 @@ class Deed:
 
 
 @dataclass(frozen=True)
+class Told:
+    """Something that people were told of."""
+
+    at: datetime
+    bot: str | None
+    sentence: str
+    entry: str
+    kind: str = "alert"
+    """alert, reminder or resolved."""
+
+
+@dataclass(frozen=True)
 class Held:
     """Something that is not done now. `earliest`: until then. Without it a person is waited for."""
 
@@ -191,6 +108,20 @@ class Held:
     until: str = ""
     approval: str = ""
     """What `botkeep approve` takes."""
+
+
+@dataclass(frozen=True)
+class Wakes:
+    """How often the assistant was woken, and what that cost where its host says so."""
+
+    count: int = 0
+    failed: int = 0
+    tokens: int | None = None
+    cost: Decimal | None = None
+    """US dollars, as the host reckons."""
+    entries: tuple[str, ...] = ()
+    silent: int = 0
+    """Wakes of which the host did not say what they took: the sums are of the others."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +135,13 @@ class HealthReport:
     held: tuple[Held, ...] = ()
     missed: tuple[Missed, ...] = ()
     problems: tuple[str, ...] = ()
+    goals: tuple[Goal, ...] = ()
+    told: tuple[Told, ...] = ()
+    wakes: Wakes = Wakes()
+    silences: tuple[Silence, ...] = ()
+    """Those that hold now first, then those that ended within the window."""
+    incidents: tuple[str, ...] = ()
+    """What several bots have at once: one sentence each."""
 
     @property
     def unwell(self) -> tuple[BotReport, ...]:
@@ -230,23 +168,33 @@ class Facts:
     """How far apart two looks may be that the ledger joins into one span."""
     missed: Sequence[Missed] = ()
     problems: Sequence[str] = ()
+    months: Mapping[str, PnlFigures] = field(default_factory=dict)
+    habits: Mapping[str, Habit] = field(default_factory=dict)
+    incidents: Sequence[str] = ()
 
 
 def build(
     fleet: Fleet, playbooks: Playbooks, ledger: Ledger, facts: Facts, since: datetime, now: datetime
 ) -> HealthReport:
     """The report on [since, now). The verdicts should be of now, and recorded. Raises LedgerError."""
-    entries = ledger.entries(since=since - REACH_BACK)
-    proven = _proven(ledger)
+    reach = min(since, *(now - length for _, length in WINDOWS)) - REACH_BACK
+    entries = ledger.entries(since=reach)
     verdicts = {one.bot: one for one in facts.verdicts}
     of_bot: dict[str, list[Entry]] = {name: [] for name in verdicts}
     for one in entries:
         of_bot.setdefault(one.bot or "", []).append(one)
-    bots = tuple(
-        _bot(entry.bot, verdicts[name], of_bot[name], ledger.spans(name, since - REACH_BACK), facts, since, now)
-        for entry in fleet.entries
-        if (name := entry.name) in verdicts
-    )
+    looks = {name: ledger.spans(name, reach) for name in verdicts}
+    cases = {
+        name: _Case(
+            facts, looks[name], of_bot[name], _seen(verdicts[name], looks[name], of_bot[name], facts), since, now
+        )
+        for name in verdicts
+    }
+    ours = [entry for entry in fleet.entries if entry.name in cases]
+    proven = _proven(ledger)
+    bots = [cases[entry.name].report(entry.bot, verdicts[entry.name]) for entry in ours]
+    week = [_past(ledger, entry.bot, entry.name, cases[entry.name]) for entry in ours]
+    recent = [entry for entry in entries if entry.at >= since]
     return HealthReport(
         at=now,
         since=since,
@@ -255,6 +203,11 @@ def build(
         held=tuple(_held(fleet, playbooks, facts, entries, now)),
         missed=tuple(facts.missed),
         problems=tuple(facts.problems),
+        goals=goals(week, now) if week else (),
+        told=tuple(map(_told, (entry for entry in recent if entry.kind is Kind.ALERT))),
+        wakes=wakes(recent),
+        silences=tuple(_silences(silences.active(ledger, now), entries, since, now)),
+        incidents=tuple(facts.incidents),
     )
 
 
@@ -268,36 +221,80 @@ def _later(one: datetime | None, other: datetime | None) -> datetime | None:
     return max(filter(None, (one, other)), default=None)
 
 
-def _bot(
-    bot: Bot | None,
-    verdict: Verdict,
-    entries: Sequence[Entry],
-    spans: Sequence[Span],
-    facts: Facts,
-    since: datetime,
-    now: datetime,
-) -> BotReport:
-    name = verdict.bot
-    seen = sorted([*spans, *_sightings(entries)], key=lambda one: (one.first, one.last))
-    exits = [*_recorded_exits(entries), *_standing_exit(spans, verdict)]
+# --- one bot -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What the ledger has on one bot."""
+
+    facts: Facts
+    looks: Sequence[Span]
+    entries: Sequence[Entry]
+    seen: Seen
+    since: datetime
+    now: datetime
+
+    def report(self, bot: Bot | None, verdict: Verdict) -> BotReport:
+        """All of it; of a bot whose entry is broken what is known."""
+        name, facts = verdict.bot, self.facts
+        has_data = bot is not None and bot.data_file is not None
+        safe = facts.safety.get(name, Safety())
+        return BotReport(
+            bot=name,
+            status=verdict.status,
+            sentence=verdict.sentence,
+            uptime=self.seen.within(self.since, self.now),
+            fault=verdict.fault,
+            down_since=verdict.down_since,
+            restarts=tuple(self._restarts()),
+            pnl=facts.figures.get(name) if has_data else None,
+            backup_at=safe.at,
+            proven_at=safe.proof.at if safe.proof and safe.proof.ok else None,
+            proof=safe.proof,
+            second=safe.second,
+            wants_backup=has_data,
+            windows=tuple(self._windows()),
+            strip=self.seen.strip(self.since, self.now),
+            month=facts.months.get(name) if has_data else None,
+            habit=facts.habits.get(name) if has_data else None,
+            planned=sum(1 for one in self.entries if _is_planned(one) and one.at >= self.since),
+        )
+
+    def _windows(self) -> Iterator[tuple[str, Uptime]]:
+        for label, length in WINDOWS:
+            begins = self.now - length
+            if any(one.first <= begins for one in self.looks):
+                yield label, self.seen.within(begins, self.now)
+
+    def _restarts(self) -> Iterator[Made]:
+        causes = {entry.id: str(entry.data.get("fault") or "") for entry in self.entries}
+        for one in history(self.entries, (), self.now).restarts:
+            if self.since <= one.at and one.after_fault and one.ok is not False:
+                cause = "by its engine" if one.actor is Actor.ENGINE else causes.get(one.entry, "")
+                yield Made(one.at, cause, one.entry)
+
+
+def _is_planned(entry: Entry) -> bool:
+    return entry.kind is Kind.INTENT and bool(entry.data.get("planned"))
+
+
+def _seen(verdict: Verdict, looks: Sequence[Span], entries: Sequence[Entry], facts: Facts) -> Seen:
+    """Looks of rounds, and those that actions took."""
+    spans = sorted([*looks, *_sightings(entries)], key=lambda one: (one.first, one.last))
+    exits = [*_recorded_exits(entries), *_standing_exit(looks, verdict)]
+    return Seen(spans, exits, facts.gaps.get(verdict.bot, NOTHING))
+
+
+def _past(ledger: Ledger, bot: Bot | None, name: str, case: _Case) -> Past:
+    """The bot's last week, for the goals."""
+    week = case.now - WEEK
+    spans = case.looks
+    if spans and min(one.first for one in spans) > week:
+        spans = ledger.spans(name)  # whether that was its first look, or nobody looked for a month
+    began = max(week, min((one.first for one in spans), default=case.now))
     has_data = bot is not None and bot.data_file is not None
-    past = facts.histories.get(name, History())
-    safe = facts.safety.get(name, Safety())
-    return BotReport(
-        bot=name,
-        status=verdict.status,
-        sentence=verdict.sentence,
-        uptime=uptime(seen, since, now, exits, facts.gaps.get(name, NOTHING)),
-        fault=verdict.fault,
-        down_since=verdict.down_since,
-        restarts=tuple(one.at for one in past.restarts if since <= one.at and one.after_fault and one.ok is not False),
-        pnl=facts.figures.get(name) if has_data else None,
-        backup_at=safe.at,
-        proven_at=safe.proof.at if safe.proof and safe.proof.ok else None,
-        proof=safe.proof,
-        second=safe.second,
-        wants_backup=has_data,
-    )
+    return Past(name, case.seen, case.looks, case.entries, began, has_data)
 
 
 def _sightings(entries: Iterable[Entry]) -> Iterator[Span]:
@@ -370,182 +367,54 @@ def _open_questions(entries: Iterable[Entry], now: datetime) -> dict[tuple[str, 
     }
 
 
-# --- the report as text ------------------------------------------------------------------------------------------
+# --- what else the ledger tells ----------------------------------------------------------------------------------
 
 
-def render(report: HealthReport, zone: tzinfo) -> str:
-    """For people, in their zone. Whatever bots, logs and files wrote into it is text: no markup of theirs works."""
-    environment = _environment(_Times(report, zone))
-    return environment.get_template("health_report.md.j2").render(
-        report=report,
-        window=_window(report),
-        zone=_zone(report.at, zone),
-        earned=[one for one in report.bots if one.pnl is not None],
-        open=[one for one in report.bots if isinstance(one.pnl, PnlFigures) and one.pnl.positions],
-        actions=report.actions[-MAX_ACTIONS:],
-        more_actions=max(0, len(report.actions) - MAX_ACTIONS),
-        backups=[one for one in report.bots if one.wants_backup],
+def _told(entry: Entry) -> Told:
+    kind = "resolved" if entry.data.get("resolved") else "reminder" if entry.data.get("reminder") else "alert"
+    return Told(entry.at, entry.bot, entry.sentence, entry.id, kind)
+
+
+def wakes(entries: Iterable[Entry]) -> Wakes:
+    """Of these entries the notes with `data.wake`; what a host did not report of them is not known, not zero."""
+    notes = [entry for entry in entries if entry.kind is Kind.NOTE and isinstance(entry.data.get("wake"), dict)]
+    said: list[dict[str, Any]] = [entry.data["wake"] for entry in notes]
+    tokens = [int(one["tokens"]) for one in said if _is_number(one.get("tokens"))]
+    costs = [Decimal(str(one["cost"])) for one in said if _is_number(one.get("cost"))]
+    return Wakes(
+        count=len(notes),
+        failed=sum(1 for one in said if one.get("ok") is False),
+        tokens=sum(tokens) if tokens else None,
+        cost=sum(costs, Decimal(0)) if costs else None,
+        entries=tuple(entry.id for entry in notes),
+        silent=sum(1 for one in said if not _is_number(one.get("tokens")) or not _is_number(one.get("cost"))),
     )
 
 
-def _environment(times: _Times) -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,  # noqa: S701 - it is no HTML: `finalize` escapes every value for Markdown
-        finalize=plain,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "day": times.day,
-        "clock": times.clock,
-        "uptime": times.uptime,
-        "earned": _earned,
-        "positions": _positions,
-        "waits": times.waits,
-        "backup": times.backup,
-        "sentence": times.missed,
-        "state": times.state,
-    }
-    return environment
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and Decimal(str(value)).is_finite() and Decimal(str(value)) >= 0
+    except InvalidOperation:
+        return False
 
 
-_EMPHASIS = re.compile(r"(?<!\\)((?:\\\\)*)([*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+def _silences(active: Sequence[Silence], entries: Iterable[Entry], since: datetime, now: datetime) -> Iterator[Silence]:
+    """Those that hold, and those that held in [since, now): a quiet night is not taken for a good one."""
+    yield from active
+    began: dict[str, Silence] = {}
+    for entry in entries:
+        said = entry.data.get("silence") if entry.kind is Kind.NOTE else None
+        if not isinstance(said, dict) or not entry.bot:
+            continue
+        if before := began.pop(entry.bot, None):
+            yield from _held_until(replace(before, until=min(before.until, entry.at)), active, since, now)
+        if not said.get("ended"):
+            reason = str(said.get("reason", ""))
+            began[entry.bot] = Silence(entry.bot, entry.at, parse_iso(str(said["until"])), reason, entry.id)
+    for one in began.values():
+        yield from _held_until(one, active, since, now)
 
 
-def plain(value: object) -> object:
-    """A text on one line in which no Markdown works: emphasis and links neither. Other values are left as they are."""
-    if not isinstance(value, str):
-        return value
-    text = escape_markdown(clean(value, MAX_SENTENCE)).replace("://", ": //")
-    return _EMPHASIS.sub(r"\1\\\2", text)  # an odd number of backslashes before it: escaped already
-
-
-def _window(report: HealthReport) -> str:
-    """`24h`, `7d`, or the length in other words."""
-    minutes = round((report.at - report.since).total_seconds() / 60)
-    if minutes >= 2880 and minutes % 1440 == 0:
-        return f"{minutes // 1440}d"
-    return f"{minutes // 60}h" if minutes >= 60 and minutes % 60 == 0 else length(report.at - report.since)
-
-
-def _zone(at: datetime, zone: tzinfo) -> str:
-    """`Europe/Lisbon (WET)`, or what there is to say of a zone without a name."""
-    short = at.astimezone(zone).tzname() or ""
-    name = getattr(zone, "key", None) or f"UTC{at.astimezone(zone):%z}"
-    return short if name in (short, "UTC+0000") else f"{name} ({short})"
-
-
-@dataclass(frozen=True)
-class _Times:
-    """What of a report depends on the people's clock."""
-
-    report: HealthReport
-    zone: tzinfo
-
-    def day(self, at: datetime) -> str:
-        return at.astimezone(self.zone).strftime("%Y-%m-%d")
-
-    def clock(self, at: datetime) -> str:
-        """The day too where the time alone could mean two."""
-        alone = abs(at - self.report.at) <= timedelta(hours=24)
-        return at.astimezone(self.zone).strftime("%H:%M" if alone else "%m-%d %H:%M")
-
-    def uptime(self, bot: BotReport) -> str:
-        """`99.8% (1 restart at 03:15; 2.0 h unknown)`."""
-        found = bot.uptime
-        parts = [self._restarts(bot.restarts)] if bot.restarts else []
-        for what, lasted in (("stopped on purpose", found.stopped), ("unknown", found.unknown)):
-            if lasted >= WORTH_SAYING:
-                parts.append(f"{length(lasted)} {what}")
-        share = "not known" if found.percent is None else f"{_share(found.percent)}%"
-        return f"{share} ({'; '.join(parts)})" if parts else share
-
-    def _restarts(self, times: Sequence[datetime]) -> str:
-        if len(times) > MAX_TIMES:
-            return f"{len(times)} restarts, the last at {self.clock(times[-1])}"
-        return f"{len(times)} restart{'s' * (len(times) > 1)} at {', '.join(map(self.clock, times))}"
-
-    def waits(self, held: Held) -> str:
-        reason = held.reason.rstrip(".")
-        if held.earliest:
-            return f"not before {self.clock(held.earliest)}: {reason}"
-        if held.approval:
-            return f"waits for a person: botkeep approve {held.approval} ({reason})"
-        return f"waits until {held.until}: {reason}" if held.until else reason
-
-    def backup(self, bot: BotReport) -> str:
-        if bot.backup_at is None:
-            return "none yet"
-        proven = "no restore has proven it"
-        if bot.proven_at:
-            proven = f"proven by a restore {length(self.report.at - bot.proven_at)} ago"
-        if bot.proof and not bot.proof.ok and (not bot.proven_at or bot.proof.at > bot.proven_at):
-            proven = f"NOT PROVEN: {bot.proof.sentence.rstrip('.')}"
-        return f"{length(self.report.at - bot.backup_at)} old; {proven}{self._second(bot.second)}"
-
-    def _second(self, status: SecondStatus | None) -> str:
-        if status is None:
-            return ""
-        if status.ok and not status.pending:
-            return "; second copy in place"
-        return f"; second copy lacks {status.pending or 'some'} of them: {status.trouble or 'the rest goes next time'}"
-
-    def missed(self, missed: Missed) -> str:
-        return missed.sentence(self.zone)
-
-    def state(self, bot: BotReport) -> str:
-        """Fault, since when, and the verdict's own sentence."""
-        since = f" since {self.clock(bot.down_since)}" if bot.down_since else ""
-        return f"{bot.fault.value if bot.fault else bot.status.value}{since}: {bot.sentence}"
-
-
-def _share(percent: Decimal) -> str:
-    """To a tenth, rounded down: 100 says that no second of downtime was seen."""
-    return format(percent.quantize(Decimal("0.1"), ROUND_DOWN), "f").removesuffix(".0")
-
-
-def _earned(found: PnlFigures | str) -> str:
-    """`+12.40 USDT (+2.1%)`, one amount for each currency; or why there is none."""
-    if isinstance(found, str):
-        return f"not known: {found}"
-    parts = [", ".join(map(_amount, found.currencies))]
-    if found.other_fees:
-        parts.append("less fees of " + ", ".join(f"{_number(paid)} {asset}" for asset, paid in found.other_fees))
-    if found.skipped:
-        parts.append(f"{found.skipped} rows could not be read")
-    return "; ".join(parts)
-
-
-def _amount(found: CurrencyFigures) -> str:
-    currency = "(currency not named)" if found.currency == UNKNOWN else found.currency
-    share = "" if found.percent is None else f" ({_signed(found.percent, 1)}%)"
-    return f"{_signed(found.realised, 2 if found.currency in CENTS else 8)} {currency}{share}"
-
-
-def _signed(amount: Decimal, places: int) -> str:
-    """Rounded only here; what is not zero is not shown as zero."""
-    shown = next(filter(None, (rounded(amount, more) for more in (places, 2, 4, 8))), Decimal(0))
-    whole, _, digits = format(abs(shown), "f").partition(".")
-    sign = "+" if shown > 0 else "-" if shown < 0 else ""
-    return f"{sign}{whole}.{digits.rstrip('0').ljust(min(places, 2), '0')}"
-
-
-def _number(amount: Decimal) -> str:
-    return format(rounded(amount).normalize(), "f")
-
-
-def _positions(found: PnlFigures) -> str:
-    shown = ", ".join(map(_position, found.positions[:MAX_POSITIONS]))
-    more = len(found.positions) - MAX_POSITIONS
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _position(held: OpenPosition) -> str:
-    side = "short" if held.amount < 0 else "long"
-    currency = "" if held.currency == UNKNOWN else f" {held.currency}"
-    return f"{side} {_number(abs(held.amount))} {held.symbol} at {_number(held.average_price)}{currency}"
+def _held_until(one: Silence, active: Sequence[Silence], since: datetime, now: datetime) -> Iterator[Silence]:
+    if since < one.until <= now and one.entry not in {held.entry for held in active}:
+        yield one

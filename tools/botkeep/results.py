@@ -29,6 +29,7 @@ from .model import (
 from .pnl import rounded
 from .pnl_figures import CurrencyFigures, Mark, PnlFigures, Together
 from .untrusted import clean, fence
+from .uptime import floored
 
 if TYPE_CHECKING:
     from .incidents import Incident
@@ -702,13 +703,13 @@ def _health(one: BotReport) -> BotHealth:
         bot=one.bot,
         status=one.status,
         fault=one.fault,
-        uptime_percent=_money(one.uptime.percent, 3),
+        uptime_percent=floored(one.uptime.percent, 3),
         up_s=round(one.uptime.up.total_seconds()),
         down_s=round(one.uptime.down.total_seconds()),
         stopped_s=round(one.uptime.stopped.total_seconds()),
         unknown_s=round(one.uptime.unknown.total_seconds()),
         down_since=moment(one.down_since),
-        restarts=[stamp(at) for at in one.restarts],
+        restarts=[stamp(made.at) for made in one.restarts],
         pnl=[_currency(found) for found in figures.currencies] if figures else [],
         pnl_unknown=plain(one.pnl) if isinstance(one.pnl, str) else None,
         backup_at=moment(one.backup_at),

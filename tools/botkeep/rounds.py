@@ -9,19 +9,34 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import act, alerts, deaths, diagnose, host, polling, probe, reconcile, settling, stillopen, together
+from . import (
+    act,
+    alerts,
+    deaths,
+    diagnose,
+    heartbeat,
+    host,
+    planned,
+    polling,
+    probe,
+    reconcile,
+    settling,
+    stillopen,
+    together,
+)
 from . import history as past
 from .bench import Bench
 from .config import Bot, Fleet, load_fleet
 from .durable import Lock
 from .engine_restarts import since_last_look
+from .fresh import Fresh, Rules
 from .journal import Journal
-from .judge import decide
+from .judge import UNUSUAL_WITHIN_LIMIT, decide
 from .ledger import Entry, Kind, Ledger, Seen
 from .looking import confirmed_cursor
 from .model import (
@@ -59,8 +74,9 @@ if TYPE_CHECKING:  # a check loads none of these: it has to be quick
     from concurrent.futures import ThreadPoolExecutor
 
     from .doctor import DoctorLine
-    from .earnings import Wish
+    from .earnings import Reported, Wish
     from .incidents import Incident
+    from .outbox import Delivery
     from .plans import RestorePlan
     from .pnl_figures import PnlFigures
     from .report import HealthReport
@@ -68,9 +84,12 @@ if TYPE_CHECKING:  # a check loads none of these: it has to be quick
     from .schedule import Due, Missed
     from .stores import Store
     from .stores.checking import Shelf, StoreReport
+    from .wake import Call
 
 SIDE_BY_SIDE = 4
 """Restarts in parallel: a thousand bots that died at once must not all start in the same second."""
+AT_ONCE = 16
+"""The same where somebody looks all day long: the first ones are started, and watched, for ten seconds each."""
 UNSEEN_AFTER = 2.5
 """Check intervals without a look, after which the time between two looks counts as unknown."""
 STATUS_ORDER = {Status.FAULTY: 0, Status.UNKNOWN: 1, Status.STOPPED: 2, Status.HEALTHY: 3}
@@ -78,6 +97,8 @@ SHORTEST_GAP = timedelta(minutes=12, seconds=30)
 """A five-minute cron may skip one look before the time between counts as unknown, whatever the bot's own interval."""
 ALERTS_WAIT = 5.0
 """Seconds to wait for another round that is telling people right now."""
+DELIVERING = 20.0
+"""Seconds of a round for sending alerts, and again for the report; what is left waits for the next one."""
 NEIGHBOURS = 50
 """Bots of a fleet that are all looked at to explain one: what several have at once is no fault of one."""
 COMPARING_SECONDS = 30.0
@@ -119,6 +140,10 @@ class RoundReport:
     """The morning report, if it was due."""
     problems: tuple[str, ...] = ()
     incidents: tuple[Incident, ...] = ()
+    calls: tuple[Call, ...] = ()
+    """What an assistant is woken for: claimed, so that nobody else does it; `Desk.wake` makes the calls."""
+    planned: Mapping[str, datetime] = field(default_factory=dict)
+    """When these bots have their next planned restart."""
 
     @property
     def fine(self) -> bool:
@@ -136,6 +161,8 @@ class Desk:
     ledger: Ledger
     journal: Journal
     clock: Callable[[], datetime] = utc_now
+    fresh: Fresh | None = None
+    """For whoever looks all day long: files are read again only when they changed."""
 
     @staticmethod
     def open(workspace: Workspace, actor: Actor, clock: Callable[[], datetime] = utc_now) -> Desk:
@@ -152,13 +179,10 @@ class Desk:
 
     def bench(self) -> Bench:
         """Fleet and playbooks as they are on disk now. Raises ConfigError if there is no usable fleet."""
+        rules = self.fresh.read() if self.fresh else Rules(load_fleet(self.workspace), load_playbooks(self.workspace))
+        troubles = [rules.problem] if rules.problem else []
         return Bench(
-            load_fleet(self.workspace),
-            load_playbooks(self.workspace),
-            self.ledger,
-            self.journal,
-            self.actor,
-            self.clock,
+            rules.fleet, rules.playbooks, self.ledger, self.journal, self.actor, self.clock, troubles=troubles
         )
 
     def check(self, names: Sequence[str] | None = None, *, confirm: bool = True) -> CheckReport:
@@ -262,43 +286,62 @@ class Desk:
 
         seen = bench.seen.get(bot.name)
         live = live_marks(seen.observation) if seen else None
-        return earned(bot, wish, self.ledger, self.clock(), self.zone(), live)
+        return earned(bot, wish, self.ledger, self.clock(), _zone_of(bench.fleet), live)
 
     def zone(self) -> tzinfo:
         """The people's: as the fleet names it, else the machine's."""
-        from .schedule import people_zone
-
-        return people_zone(load_fleet(self.workspace).timezone, os.environ)
+        return _zone_of(load_fleet(self.workspace))
 
     def report(self, since: datetime, missed: Sequence[Missed] = ()) -> HealthReport:
         """The morning report on [since, now): looks at every bot first. Raises LedgerError: then nothing is known."""
         from . import keeping, report
 
         bench = self.bench()
-        checked = self.check()
+        names = _asked(bench.fleet, None)
+        self._reconcile(bench, names)
+        verdicts = _unhealthy_first(self._verdicts(bench, names, confirm=True))
         now = self.clock()
-        names = [one.bot for one in checked.verdicts]
+        earned = self._all_figures(bench, since)
+        known = {name: one for name, one in earned.items() if not isinstance(one, str)}
         facts = report.Facts(
-            verdicts=checked.verdicts,
+            verdicts=verdicts,
             histories=self._histories(bench, names),
-            figures=self._all_figures(bench, since),
+            figures={name: one if isinstance(one, str) else one.window for name, one in earned.items()},
+            months={name: one.month for name, one in known.items()},
+            habits={name: one.habit for name, one in known.items()},
             safety=keeping.safety(bench, [bot.name for bot in bench.fleet.bots if bot.data_file]),
             gaps=_gaps(bench.fleet),
             missed=missed,
-            problems=checked.problems,
+            problems=self._problems(bench),
+            incidents=[one.sentence for one in together.shared(bench, verdicts)],
         )
         return report.build(bench.fleet, bench.playbooks, self.ledger, facts, since, now)
 
-    def _all_figures(self, bench: Bench, since: datetime | None) -> dict[str, PnlFigures | str]:
+    def report_told(self, report: HealthReport, kind: str = "text") -> str:
+        """A report for people, as `text`, `plain`, `markdown` or `html`; by the workspace's template if it has one."""
+        from .report_words import told
+
+        return told(report, self.zone(), kind, home=self.workspace.home).text
+
+    def pictures(self, report: HealthReport) -> list[Path]:
+        """A report's pictures as PNG, in the state folder for a week. Raises BotkeepError without matplotlib."""
+        from .report_pictures import kept_pictures
+
+        return kept_pictures(report, self.workspace.state_dir / "pictures", self.zone())
+
+    def _all_figures(self, bench: Bench, since: datetime) -> dict[str, Reported | str]:
         """Each bot's figures, or why there are none: one unreadable file must not cost the others their report."""
-        from .earnings import Wish
+        from .earnings import live_marks, reported
 
         self._ask_apis(bench, [bot.name for bot in bench.fleet.bots])
-        found: dict[str, PnlFigures | str] = {}
+        zone = _zone_of(bench.fleet)
+        found: dict[str, Reported | str] = {}
         for bot in bench.fleet.bots:
             if bot.data_file is not None:
+                seen = bench.seen.get(bot.name)
+                live = live_marks(seen.observation) if seen else None
                 try:
-                    found[bot.name] = self._earned(bench, bot, Wish(since))
+                    found[bot.name] = reported(bot, since, self.ledger, self.clock(), zone, live)
                 except BotkeepError as error:
                     found[bot.name] = str(error)
         return found
@@ -451,17 +494,170 @@ class Desk:
                 verdicts = _merged(verdicts, again)
                 actions = (*actions, *self._act_on_all(bench, again, pool))
         actions = (*polling.follow(bench, verdicts), *actions)
-        shared = together.shared(bench, verdicts)
-        told = tuple(together.tell(bench, verdicts, shared, actions))
-        if any(one.ok for one in actions):
-            touched = [one.bot for one in actions]
-            verdicts = _merged(verdicts, self._verdicts(bench, touched, confirm=False))
-        found, missed = self._due(bench)
-        kept, text = self._run(bench, [one.task for one in found], missed)
-        problems = (*self._problems(bench), *self.journal.sync(self.clock()))
+        first = verdicts
+        verdicts, shared, told = self._tell(bench, verdicts, actions)
+        calls = self._calls(bench, first, actions, shared)
+        self._deliver(bench, DELIVERING)
+        found, missed, kept, text = self._scheduled(bench)
+        if text:
+            self._deliver(bench, DELIVERING)
+        self.wake(calls)
+        unwritten = self.journal.sync(self.clock())
+        self._commit(bench, (*actions, *kept))
+        problems = (*self._problems(bench), *unwritten)
         return RoundReport(
-            self.clock(), _unhealthy_first(verdicts), actions, told, found, missed, tuple(kept), text, problems, shared
+            self.clock(), _unhealthy_first(verdicts), actions, told, found, missed, tuple(kept), text, problems, shared,
+            calls,
+        )  # fmt: skip
+
+    def round_for(self, names: Sequence[str], seen: Callable[[Sequence[Verdict]], None] | None = None) -> RoundReport:
+        """The round over some bots, without the schedule: certain faults are acted on at once, suspect ones after
+
+        their second look, and nobody waits for anybody. Names of bots that are not configured any more are left out.
+        `seen` is told the first verdicts, before the actions that may take minutes are over.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        bench = self.bench()
+        bench.actor = Actor.ROUND
+        known = {entry.name for entry in bench.fleet.entries}
+        asked = [name for name in names if name in known]
+        self._reconcile(bench, asked)
+        verdicts = self._verdicts(bench, asked, confirm=False, remember=False)
+        with ThreadPoolExecutor(max(1, min(len(asked), AT_ONCE))) as pool:
+            acts = [pool.submit(self._act_on, bench, one) for one in verdicts if self._has_work(bench, one)]
+            self._remember(bench, {name: bench.seen[name] for name in asked}, verdicts)
+            if seen is not None:
+                seen(verdicts)
+            doubtful = [one for one in verdicts if not one.confirmed]
+            if doubtful:
+                time.sleep(max(_apart(bench.playbooks, one) for one in doubtful))
+                again = self._look_again(bench, doubtful)
+                verdicts = _merged(verdicts, again)
+                acts += [pool.submit(self._act_on, bench, one) for one in again if _acts_alone(one, bench.playbooks)]
+            done = [report for one in acts if (report := one.result())]
+            if lacking := self._compare_further(bench):
+                again = self._verdicts(bench, lacking, confirm=True)
+                verdicts = _merged(verdicts, again)
+                done += self._act_on_all(bench, again, pool)
+        return self._tell_and_look(bench, verdicts, (*polling.follow(bench, verdicts), *done))
+
+    def _tell_and_look(self, bench: Bench, verdicts: list[Verdict], actions: tuple[ActionReport, ...]) -> RoundReport:
+        """What bots share, whom to tell, and how the bots are after what was done. Sending is left to `deliver`."""
+        after, shared, told = self._tell(bench, verdicts, actions)
+        calls = self._calls(bench, verdicts, actions, shared)
+        self._commit(bench, actions)
+        problems = self._problems(bench)
+        return RoundReport(
+            self.clock(), _unhealthy_first(after), actions, told, problems=problems, incidents=shared, calls=calls,
+            planned={one.bot: at for one in after if (at := self._planned_at(bench, one.bot))},
+        )  # fmt: skip
+
+    def _calls(
+        self, bench: Bench, verdicts: Sequence[Verdict], actions: Sequence[ActionReport], shared: Sequence[Incident]
+    ) -> tuple[Call, ...]:
+        """What an assistant is woken for, once for an incident. Most rounds load nothing for it."""
+        sick = {one.bot: bench.history(one.bot) for one in verdicts if one.status is Status.FAULTY}
+        if not sick or not bench.fleet.wake:
+            return ()
+        from . import wake
+
+        policies = {book.policy.fault: book.policy for book in bench.playbooks}
+        try:
+            claimed = wake.claim(bench, wake.needed(verdicts, actions, shared, policies, sick))
+        except LedgerError as error:
+            bench.troubles.append(str(error))
+            return ()
+        known = {one.bot: one for one in verdicts}
+        return tuple(self._with_packet(bench, one, known, shared) for one in claimed)
+
+    def _commit(self, bench: Bench, actions: Sequence[ActionReport]) -> None:
+        """The workspace's own history, after a round that did something."""
+        done = [one.sentence for one in actions if one.result in (Result.DONE, Result.FAILED, Result.VERIFYING)]
+        if not bench.fleet.commit or not done:
+            return
+        from .commits import commit
+
+        if problem := commit(self.workspace, done):
+            bench.troubles.append(problem)
+
+    def _with_packet(
+        self, bench: Bench, call: Call, verdicts: Mapping[str, Verdict], shared: Sequence[Incident]
+    ) -> Call:
+        from . import wake
+
+        verdict = next((verdicts[bot] for bot in call.bots if bot in verdicts and verdicts[bot].fault), None)
+        if call.refused or verdict is None or verdict.fault is None:
+            return call
+        found = self._explained(bench, _good(bench.fleet, verdict.bot), verdict, shared)
+        since = self.clock() - timedelta(days=2)
+        kinds = [Kind.OUTCOME, Kind.ALERT, Kind.NOTE, Kind.ASK]
+        entries = self.ledger.entries(bot=verdict.bot, since=since, kinds=kinds, limit=12, newest_first=True)
+        policy = bench.playbooks.get(call.fault or verdict.fault).policy
+        return replace(call, packet=wake.packet(call, found, verdict, list(reversed(entries)), policy))
+
+    def wake(self, calls: Sequence[Call]) -> None:
+        """Make the calls, one after the other; what fails goes to people. May take minutes."""
+        if not calls:
+            return
+        from . import wake
+
+        bench = self.bench()
+        for call in calls:
+            try:
+                if call.refused or not call.packet:
+                    wake.refuse(bench, call)
+                else:
+                    wake.record(bench, call, wake.run(bench.fleet.wake, call.packet, self.workspace.home))
+            except LedgerError as error:
+                bench.troubles.append(str(error))
+        self._deliver(bench, DELIVERING)
+
+    def _tell(
+        self, bench: Bench, verdicts: list[Verdict], actions: Sequence[ActionReport]
+    ) -> tuple[list[Verdict], tuple[Incident, ...], tuple[alerts.Alert, ...]]:
+        """The verdicts after what was done, what bots share, and what people have to be told: recorded and queued."""
+        from . import telling
+
+        shared, after = together.shared(bench, verdicts), verdicts
+        if any(one.ok for one in actions):
+            touched = list(dict.fromkeys(one.bot for one in actions))
+            after = _merged(verdicts, self._verdicts(bench, touched, confirm=False))
+        return after, shared, telling.tell(bench, verdicts, shared, actions, after)
+
+    def deliver(self, seconds: float = DELIVERING) -> Delivery:
+        """Send what people have not been sent yet, for at most about so many seconds; another sender goes first."""
+        from . import telling
+
+        return telling.deliver(self.bench(), seconds)
+
+    def _deliver(self, bench: Bench, seconds: float) -> None:
+        from . import telling
+
+        telling.deliver(bench, seconds)
+
+    def do_what_is_due(self) -> RoundReport:
+        """The backups and the report that the schedule wants now; looks at no bot."""
+        bench = self.bench()
+        found, missed, kept, text = self._scheduled(bench)
+        return RoundReport(
+            self.clock(), (), due=found, missed=missed, backups=tuple(kept), report=text, problems=tuple(bench.troubles)
         )
+
+    def _scheduled(
+        self, bench: Bench
+    ) -> tuple[tuple[Due, ...], tuple[Missed, ...], list[ActionReport], str]:
+        """What is due, what was missed, and what came of it. One caller at a time: a watcher and a round of cron's
+        that look at the same second make one report."""
+        with Lock(self.workspace.state_dir / "schedule.lock") as lock:
+            try:
+                if not lock.acquire():
+                    return (), (), [], ""
+            except EngineError as error:
+                bench.troubles.append(str(error))
+            found, missed = self._due(bench)
+            kept, text = self._run(bench, [one.task for one in found], missed)
+        return found, missed, kept, text
 
     def _due(self, bench: Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...]]:
         """What the schedule wants now. A broken schedule is a problem of the round, not its end."""
@@ -502,22 +698,78 @@ class Desk:
         return kept, text
 
     def _morning(self, missed: Sequence[Missed]) -> str:
-        from . import report
+        report = self.report(self.clock() - timedelta(hours=24), missed)
+        text = self.report_told(report)
+        self._post(report)
+        return text
 
-        return report.render(self.report(self.clock() - timedelta(hours=24), missed), self.zone())
+    def _post(self, report: HealthReport) -> None:
+        """The report to everybody of the fleet, with its pictures where they can be drawn."""
+        bench = self.bench()
+        if not bench.fleet.notify and not any(bot.notify for bot in bench.fleet.bots):
+            return
+        from . import alert_text, telling
+
+        try:
+            pictures = [str(path) for path in self.pictures(report)]
+        except BotkeepError:
+            pictures = []  # the extra for charts is not installed: the text says all
+        lines = self.report_told(report, "plain").splitlines()
+        telling.post(bench, lines[0], alert_text.plain_message("info", lines[0], lines, pictures))
 
     def _act_on_all(
         self, bench: Bench, verdicts: Sequence[Verdict], pool: ThreadPoolExecutor
     ) -> tuple[ActionReport, ...]:
-        jobs = [one for one in verdicts if _acts_alone(one, bench.playbooks)]
+        jobs = [one for one in verdicts if self._has_work(bench, one)]
         return tuple(report for report in pool.map(lambda one: self._act_on(bench, one), jobs) if report)
+
+    def _has_work(self, bench: Bench, verdict: Verdict) -> bool:
+        """Whether code has something to do for this bot: by playbook, or because it was planned."""
+        return _acts_alone(verdict, bench.playbooks) or self._planned_now(bench, verdict) is not None
+
+    def _planned_at(self, bench: Bench, name: str) -> datetime | None:
+        """When the bot, as it was just seen, has its planned restart."""
+        bot, seen = bench.fleet.get(name).bot, bench.seen.get(name)
+        if bot is None or bot.restart_every is None or seen is None:
+            return None
+        from .schedule import people_zone
+
+        zone = people_zone(bench.fleet.timezone, os.environ)
+        return planned.due_at(bot, seen.observation, self.clock(), zone)
+
+    def _planned_now(self, bench: Bench, verdict: Verdict) -> datetime | None:
+        """Since when a planned restart is due, if it waits for nothing."""
+        at = self._planned_at(bench, verdict.bot) if verdict.status is Status.HEALTHY else None
+        if at is None or at > self.clock():
+            return None
+        from .silences import active
+
+        try:
+            silenced = {one.bot for one in active(self.ledger, self.clock())}
+        except LedgerError:
+            return None
+        return None if planned.waits_for(verdict, silenced) else at
+
+    def _restart_as_planned(self, bench: Bench, verdict: Verdict) -> ActionReport | None:
+        bot, at = bench.fleet.get(verdict.bot).bot, self._planned_now(bench, verdict)
+        if bot is None or at is None:
+            return None
+        try:
+            report = act.restart(bench, bot, planned.reason(bot, at), pause=bot.pause)
+        except (BotkeepError, OSError) as error:
+            return ActionReport(bot.name, Action.RESTART, Result.FAILED, f"{bot.name}: {error}")
+        return None if report.result is Result.REFUSED else report  # it waits: nobody has to do anything
 
     def _act_on(self, bench: Bench, verdict: Verdict) -> ActionReport | None:
         """One bot's action. A failure of one bot is that bot's report; the others go on."""
         bot, fault = bench.fleet.get(verdict.bot).bot, verdict.fault
+        if verdict.status is Status.HEALTHY:
+            return self._restart_as_planned(bench, verdict)
         if bot is None or fault is None:
             return None
         try:
+            if _stops(verdict, bench.playbooks):
+                return act.stop_for(bench, bot, fault, f"{fault.value}: {verdict.sentence}")
             if "restore_data" in bench.playbooks.get(fault).policy.actions:
                 return self._restore_for(bench, bot, verdict)
             return act.restart(bench, bot, f"{fault.value}: {verdict.sentence}", only_for=fault)
@@ -615,25 +867,36 @@ class Desk:
         except (BotkeepError, OSError) as error:
             bench.troubles.append(f"{bot.name}: {error}")
 
-    def _verdicts(self, bench: Bench, names: Sequence[str], *, confirm: bool) -> list[Verdict]:
+    def _verdicts(
+        self, bench: Bench, names: Sequence[str], *, confirm: bool, remember: bool = True
+    ) -> list[Verdict]:
         seen = bench.look_at(names)
         self._count_engines(bench, seen)
         histories = self._histories(bench, names)
         verdicts = {
             name: decide(seen[name].observation, bench.playbooks, histories[name], self.clock()) for name in names
         }
-        doubtful = [name for name in names if not verdicts[name].confirmed]
-        if doubtful and confirm:
-            time.sleep(max(_apart(bench.playbooks, verdicts[name]) for name in doubtful))
-            again = bench.look_at(doubtful)
-            histories = self._histories(bench, doubtful)  # somebody may have stopped one while we waited
-            for name in doubtful:
-                first = verdicts[name].evidence
-                verdicts[name] = decide(again[name].observation, bench.playbooks, histories[name], self.clock(), first)
-            seen |= again
         bench.seen.update(seen)
-        self._remember(bench, seen, list(verdicts.values()))
+        doubtful = [one for one in verdicts.values() if not one.confirmed]
+        if doubtful and confirm:
+            time.sleep(max(_apart(bench.playbooks, one) for one in doubtful))
+            verdicts |= {one.bot: one for one in self._look_again(bench, doubtful, remember=False)}
+        if remember:
+            self._remember(bench, {name: bench.seen[name] for name in names}, list(verdicts.values()))
         return list(verdicts.values())
+
+    def _look_again(self, bench: Bench, doubtful: Sequence[Verdict], *, remember: bool = True) -> list[Verdict]:
+        """The second look at what was only suspected at the first."""
+        again = bench.look_at([one.bot for one in doubtful])
+        bench.seen.update(again)
+        histories = self._histories(bench, list(again))  # somebody may have stopped one while we waited
+        found = [
+            decide(again[one.bot].observation, bench.playbooks, histories[one.bot], self.clock(), one.evidence)
+            for one in doubtful
+        ]
+        if remember:
+            self._remember(bench, again, found)
+        return found
 
     def _count_engines(self, bench: Bench, seen: Mapping[str, probe.Seen]) -> None:
         """Restarts that engines made by themselves, before anything is judged: they count like ours."""
@@ -684,7 +947,24 @@ class Desk:
             bench.troubles.append(str(error))
 
     def _problems(self, bench: Bench) -> tuple[str, ...]:
-        return (*bench.playbooks.problems, *own_signatures(self.workspace).problems, *bench.troubles)
+        watcher = heartbeat.problem(self.workspace, self.ledger, self.clock())
+        own = own_signatures(self.workspace).problems
+        return (*bench.playbooks.problems, *own, *bench.troubles, *([watcher] if watcher else []), *_untold(bench))
+
+
+def _untold(bench: Bench) -> Sequence[str]:
+    """What keeps people from being told. Where nobody is to be told, nothing of that is loaded."""
+    if not bench.fleet.notify and not any(bot.notify for bot in bench.fleet.bots):
+        return ()
+    from . import telling
+
+    return telling.untold(bench)
+
+
+def _zone_of(fleet: Fleet) -> tzinfo:
+    from .schedule import people_zone
+
+    return people_zone(fleet.timezone, os.environ)
 
 
 def _gaps(fleet: Fleet) -> dict[str, timedelta]:
@@ -753,10 +1033,20 @@ def _data_rules(verdict: Verdict) -> set[str]:
     return {one.rule for one in verdict.evidence if one.fault is Fault.DATA_CORRUPT}
 
 
+def _stops(verdict: Verdict, playbooks: Playbooks) -> bool:
+    """Whether its playbook lets code stop the bot, which runs; not for what the person's own limit allows."""
+    policy = playbooks.get(verdict.fault).policy if verdict.fault else None
+    if policy is None or policy.mode != "auto" or "stop_bot" not in policy.actions or verdict.instance is None:
+        return False
+    return any(one.fault is verdict.fault and one.rule != UNUSUAL_WITHIN_LIMIT for one in verdict.evidence)
+
+
 def _acts_alone(verdict: Verdict, playbooks: Playbooks) -> bool:
     """Whether the first fault is confirmed and its playbook lets code, or asks a person to let it, do something."""
     if verdict.status is not Status.FAULTY or not verdict.confirmed or verdict.fault is None:
         return False
     if verdict.fault is Fault.DATA_CORRUPT and _data_rules(verdict) == {stillopen.RULE}:
         return False  # a restore has done what it can: only a person can close these trades, or start it with them
+    if _stops(verdict, playbooks):
+        return True
     return not {"restart_bot", "restore_data"}.isdisjoint(playbooks.get(verdict.fault).policy.actions)

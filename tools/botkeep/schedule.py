@@ -188,6 +188,11 @@ def _times_of(task: Task, after: datetime, until: datetime, zone: tzinfo) -> Ite
                 yield at
 
 
+def moments(wall: datetime, zone: tzinfo) -> set[datetime]:
+    """When the clock on the wall shows this fixed time of a day, in UTC."""
+    return _moments(wall, zone, keeps_pace=False)
+
+
 def _moments(wall: datetime, zone: tzinfo, *, keeps_pace: bool) -> set[datetime]:
     """When the clock on the wall shows this time: once; twice when clocks are set back; never when set forward.
 

@@ -31,7 +31,6 @@ from .earnings import Wish
 from .fields import explain, json_path
 from .journal_file import opened
 from .model import BotkeepError, Fault, UsageError
-from .report import render
 from .rounds import Desk
 from .schedule import WAKES
 
@@ -102,7 +101,7 @@ class Tools:
         with self._desk() as desk:
             at = results.parse_since(since, desk.clock())
             report = desk.report(at)
-            return results.report_document(report, render(report, desk.zone()))
+            return results.report_document(report, desk.report_told(report))
 
     def read_playbook(self, fault: Named) -> results.PlaybookDocument:
         """Read what to do about a fault: the policy that the tools enforce, and advice for judgement."""

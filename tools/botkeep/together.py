@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from typing import Any
 
-from . import alerts, hostring
-from .bench import HISTORY_REACHES, Bench
-from .durable import Lock
+from . import hostring
+from .bench import Bench
 from .incidents import Incident, incidents, party_of
-from .ledger import Entry, Kind
-from .model import Action, ActionReport, EngineError, HostLook, LedgerError, Status, Verdict
+from .model import HostLook, Verdict
 
-WAIT = 5.0
-"""Seconds to wait for another round that is telling people right now."""
 HOST = "host"
 """Cursor of no bot: what was seen of this machine."""
 
@@ -38,43 +33,3 @@ def shared(bench: Bench, verdicts: Iterable[Verdict]) -> tuple[Incident, ...]:
         if one.bot in bench.seen
     ]
     return incidents(parties, host_of(bench), bench.clock())
-
-
-def tell(
-    bench: Bench, verdicts: Sequence[Verdict], found: Sequence[Incident], actions: Iterable[ActionReport]
-) -> Iterator[alerts.Alert]:
-    """Alerts that are due, recorded. Two rounds at the same time tell once; a full disk keeps nobody from telling."""
-    faulty = [one for one in verdicts if one.status is Status.FAULTY]
-    histories = {one.bot: bench.history(one.bot) for one in faulty}
-    with Lock(bench.fleet.workspace.state_dir / "alerts.lock") as lock:
-        with suppress(EngineError):
-            lock.acquire(wait=WAIT)
-        due = alerts.due_together(
-            faulty, found, bench.playbooks, histories, _told(bench), bench.clock(), _of_faulty(actions, faulty)
-        )
-        for alert in due:
-            _record(bench, alert)
-            yield alert
-
-
-def _of_faulty(actions: Iterable[ActionReport], faulty: Iterable[Verdict]) -> list[ActionReport]:
-    names = {one.bot for one in faulty}
-    return [one for one in actions if one.bot in names]
-
-
-def _told(bench: Bench) -> list[Entry]:
-    try:
-        return bench.ledger.entries(kinds=[Kind.ALERT], since=bench.clock() - HISTORY_REACHES)
-    except LedgerError as error:
-        bench.troubles.append(str(error))
-        return []
-
-
-def _record(bench: Bench, alert: alerts.Alert) -> None:
-    try:
-        bench.journal.record(
-            Kind.ALERT, at=bench.clock(), bot=alert.bot or None, action=Action.ALERT.value, actor=bench.actor.value,
-            sentence=alert.sentence, data=alert.data,
-        )  # fmt: skip
-    except LedgerError as error:
-        bench.troubles.append(str(error))

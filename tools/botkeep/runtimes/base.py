@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from botkeep.model import Exit, Instance, RuntimeLook
+from botkeep.model import EngineError, Exit, Instance, RuntimeLook
 
 from .procs import Command, Kin, ProcessTable, program_key
 
@@ -37,6 +37,8 @@ class Target:
     """Which command lines are of the same kind of program as the bot; None: its kind is not known."""
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     """From env_file and env; loaded just before a start, never shown."""
+    table: ProcessTable | None = field(default=None, repr=False)
+    """The processes of this very moment, where the caller of a start has just read them: its first scan."""
     log_bytes: int = LOG_BYTES
     """Size from which the bot's output is rotated."""
 
@@ -57,6 +59,10 @@ class Started:
     instance: Instance | None
     exit: Exit | None
     generation: int
+
+
+class StillAliveError(EngineError):
+    """Nothing was started, since something of the bot is alive: a stop comes first."""
 
 
 @dataclass(frozen=True)

@@ -391,15 +391,21 @@ def _instance(
 # ---------------------------------------------------------------------------------------------------- the hunt
 
 
-def hunt(target: Target) -> dict[int, Proc]:
+def hunt(
+    target: Target, table: ProcessTable | None = None, *, locked: bool = False, starting: int = 0
+) -> dict[int, Proc]:
     """Every living process of the bot, also a start under way; without the watcher that will say how it ended.
+
+    `locked`: the caller holds the bot's lock, so that nobody else can have it open who inherited it. `starting`: pid of
+    the caller's own launcher, whose watcher waits for the word that nothing was found.
 
     Raises EngineError if this program runs inside the bot, or where two bots cannot be told apart.
     """
-    table = ProcessTable.read()
+    table = table or ProcessTable.read()
     record = read_record(target.run_dir)
     run_dir = str(target.run_dir)
-    found = {*matches(target, table), *table.watchers.get(run_dir, ()), *_carriers(target, table, record)}
+    watchers = [one for one in table.watchers.get(run_dir, ()) if starting not in (one, *table.ancestors(one))]
+    found = {*matches(target, table), *watchers, *_carriers(target, table, record, locked=locked)}
     watcher = record.watcher(table) if record else None
     recorded = (record.bot(table), watcher) if record else ()
     found |= {proc.pid for proc in recorded if proc}
@@ -413,11 +419,17 @@ def hunt(target: Target) -> dict[int, Proc]:
     return living
 
 
-def _carriers(target: Target, table: ProcessTable, record: Record | None) -> set[int]:
-    """Whatever has the bot's lock open or carries its marker; the recorded lock too, should its file be gone."""
-    locks = {lock for lock in (lock_name(target), record.lock if record else None) if lock}
+def _carriers(target: Target, table: ProcessTable, record: Record | None, *, locked: bool) -> set[int]:
+    """Whatever has the bot's lock open or carries its marker; the recorded lock too, should its file be gone.
+
+    Who has it open is asked of every process's descriptors, which takes longer than all the rest: not for a lock that
+    the caller got, since the kernel gives it to nobody while a process lives that inherited it.
+    """
+    own = lock_name(target)
+    locks = {lock for lock in (own, record.lock if record else None) if lock}
     markers = {marker_value(lock, target.name) for lock in locks}
-    return lock_holders(locks) | {pid for pid in table.procs if carried_marker(pid) in markers}
+    asked = locks - {own} if locked else locks
+    return (lock_holders(asked) if asked else set()) | {pid for pid in table.procs if table.marker(pid) in markers}
 
 
 def _require_outside(target: Target, table: ProcessTable, found: set[int]) -> None:

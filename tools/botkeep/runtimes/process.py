@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from botkeep.durable import Lock, write_atomic
+from botkeep.durable import Lock
 from botkeep.model import EngineError, Exit, Instance, InstanceState, RuntimeLook
 
-from .base import Started, Stopped, Target
-from .ending import SCAN_PAUSE, Find, describe, kill, signal_all, wait_for_any, wait_until_gone
+from . import ready
+from .base import Started, StillAliveError, Stopped, Target
+from .ending import EMPTY_SCANS, SCAN_PAUSE, Find, describe, kill, signal_all, wait_for_any, wait_until_gone
 from .find import command_of, hunt, instances, lock_name, marker_value
 from .procs import MARKER, Proc, ProcessTable, lock_holders, process_key, read_proc, read_program, watched_by
 from .record import Record, ask, exit_of, read_exit, read_record, unask
@@ -32,7 +33,9 @@ from .record import Record, ask, exit_of, read_exit, read_record, unask
 KIND = "process"
 TAKES_ENVIRONMENT = True
 """A start gives the bot the target's variables."""
-SHIM = Path(__file__).with_name("shim.py")
+START_PROVES = True
+"""A start itself proves that nothing of the bot is alive: of one that is down nothing has to be stopped before."""
+SHIM = ready.SHIM
 PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR")
 LAUNCH_SECONDS = 10.0
 LOCK_SECONDS = 3.0
@@ -141,7 +144,7 @@ def _exit_once_written(target: Target, table: ProcessTable, record: Record | Non
         return seen
     until = time.monotonic() + EXIT_SECONDS
     while (seen is None or seen["key"] != record.key) and time.monotonic() < until and _is_writing(record):
-        time.sleep(0.01)
+        time.sleep(0.001)
         seen = read_exit(target.run_dir)
     return seen if seen and seen["key"] == record.key else read_exit(target.run_dir)
 
@@ -161,7 +164,7 @@ def stop(target: Target, grace: float, deadline: float) -> Stopped:
     `deadline`: a time.monotonic(); one nearer than grace and a kill cuts the grace. Raises EngineError as `hunt`.
     """
     table = ProcessTable.read()
-    before, first = instances(target, table, read_record(target.run_dir)), hunt(target)
+    before, first = instances(target, table, read_record(target.run_dir)), hunt(target, table)
     _ask(target, table)
     signal_all(first, signal.SIGTERM, signal.SIGCONT)
     ended = wait_until_gone(_hunting(target), min(time.monotonic() + grace, deadline - KILL_SECONDS))
@@ -245,17 +248,18 @@ def _watchers(target: Target) -> dict[int, Proc]:
 def start(target: Target, entry: str, deadline: float) -> Started:
     """Start the bot through its watcher, bound to ledger entry `entry`; return when it is recorded and executed.
 
-    Raises EngineError if anything of the bot is alive, its lock is held, or nothing could be started. A command that
-    cannot be executed is an exit that says so.
+    Raises StillAliveError if anything of the bot is alive or its lock is held, EngineError if nothing could be started.
+    A command that cannot be executed is an exit that says so.
     """
     if target.config is None:
         raise EngineError(f"{target.name} has no runtime in config/bots.json: it can be watched, not started.")
     lock = _take_lock(target, deadline)
     try:
-        _require_alone(target)
         return _launch(target, lock, entry, deadline)
     finally:
         lock.release()
+        with suppress(OSError):  # the next start then starts its launcher itself
+            ready.refill()
 
 
 def _take_lock(target: Target, deadline: float) -> Lock:
@@ -263,21 +267,30 @@ def _take_lock(target: Target, deadline: float) -> Lock:
     lock = Lock(target.run_dir / "run.lock")
     if lock.acquire(wait=ALONE_SECONDS):
         return lock
-    _require_alone(target)
+    _refuse_living(target, hunt(target))
     if lock.acquire(wait=max(0.0, min(LOCK_SECONDS, deadline - time.monotonic()))):
         return lock
-    raise EngineError(f"{target.name} was not started: {_holders(target)} still lives. Stop it first.")
+    raise StillAliveError(f"{target.name} was not started: {_holders(target)} still lives. Stop it first.")
 
 
-def _require_alone(target: Target) -> None:
-    """Nothing of the bot is alive. Looked at more than once: another thread's child, between its fork and the
-    execution of its command, holds for a moment whatever this program has open."""
-    until = time.monotonic() + ALONE_SECONDS
-    while alive := hunt(target):
-        if time.monotonic() > until:
-            left = ", ".join(describe(proc) for proc in alive.values())
-            raise EngineError(f"{target.name} was not started: {left} is still alive. Stop it first.")
-        time.sleep(SCAN_PAUSE)
+def _require_alone(target: Target, launcher: int) -> None:
+    """Nothing of the bot is alive but our own start: two scans in a row are empty. Looked at for a while: what ends
+    just now is a zombie or half gone for a moment."""
+    until, table, empty = time.monotonic() + ALONE_SECONDS, target.table or ProcessTable.read(), 0
+    while empty < EMPTY_SCANS:
+        alive = hunt(target, table, locked=True, starting=launcher)
+        empty = 0 if alive else empty + 1
+        if alive and time.monotonic() > until:
+            _refuse_living(target, alive)
+        if alive:
+            time.sleep(SCAN_PAUSE)
+        table = ProcessTable.read() if alive else table.again()
+
+
+def _refuse_living(target: Target, alive: dict[int, Proc]) -> None:
+    if alive:
+        left = ", ".join(describe(proc) for proc in alive.values())
+        raise StillAliveError(f"{target.name} was not started: {left} is still alive. Stop it first.")
 
 
 def _launch(target: Target, lock: Lock, entry: str, deadline: float) -> Started:
@@ -312,27 +325,62 @@ def _write_order(target: Target, generation: int) -> None:
     words = [os.fsencode(field) for field in (*fields, *target.config.command)]
     if any(b"\0" in word for word in words):
         raise ValueError("its command holds a NUL character")
-    write_atomic(target.run_dir / "spawn", b"\0".join(words))
+    spawn = target.run_dir / f".spawn.{os.getpid()}"
+    fd = os.open(spawn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(b"\0".join(words))
+    spawn.rename(target.run_dir / "spawn")  # without a sync: after a power cut nobody waits for it
 
 
 def _run_launcher(target: Target, lock: Lock, generation: int, entry: str, deadline: float) -> int | None:
-    """The launcher's exit code (see shim.launch); None if it did not answer in time."""
-    arguments = [str(target.run_dir), str(lock.fd), str(generation), entry]
+    """The launcher's exit code (see shim.launch); None if it did not answer in time.
+
+    It is told to go on once nothing of the bot was found: it takes as long to get ready as two scans take.
+    """
+    permit, leave = os.pipe()
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", str(SHIM), "launch", *arguments],
-            env=bot_environment(target),
-            pass_fds=[lock.fd] if lock.fd is not None else [],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            timeout=max(1.0, min(LAUNCH_SECONDS, deadline - time.monotonic())),
-            check=False,
-        )
+        launcher = _launcher(target, generation, entry, (lock.fd or 0, permit))
+    except BaseException:
+        os.close(leave)
+        raise
+    finally:
+        os.close(permit)
+    word = b"0"
+    try:
+        _require_alone(target, launcher.pid)
+        word = b"1"
+    finally:
+        with suppress(BrokenPipeError):  # it ended by itself, and says why
+            os.write(leave, word)
+        os.close(leave)
+        code = _code_of(launcher, deadline)
+    return code
+
+
+def _launcher(target: Target, generation: int, entry: str, fds: tuple[int, int]) -> subprocess.Popen[bytes]:
+    """The one that waits for an order, or a new one. `fds`: the lock, and the pipe by which it is told to go on."""
+    environment, run_dir = bot_environment(target), str(target.run_dir)
+    waiting = ready.launch((run_dir, str(generation), entry), environment, fds)
+    lock, permit = fds
+    arguments = [run_dir, str(lock), str(generation), entry, str(permit)]
+    return waiting or subprocess.Popen(
+        [sys.executable, "-I", "-S", str(SHIM), "launch", *arguments],
+        env=environment,
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _code_of(launcher: subprocess.Popen[bytes], deadline: float) -> int | None:
+    try:
+        return launcher.wait(max(1.0, min(LAUNCH_SECONDS, deadline - time.monotonic())))
     except subprocess.TimeoutExpired:
+        launcher.kill()
+        launcher.wait()
         return None
-    return done.returncode
 
 
 def _abandon(target: Target, generation: int) -> None:

@@ -79,6 +79,8 @@ class Proc:
     argv: tuple[str, ...]
     rss_bytes: int
     threads: int = 1
+    stack: int = 0
+    """Address at which its stack begins, if we may know: another one for each program that it executes."""
 
     @property
     def dead(self) -> bool:
@@ -161,7 +163,7 @@ def _last_letter(word: str, syntax: Syntax) -> str:
 def _parse_stat(data: bytes) -> tuple[str, str, list[bytes]]:
     """comm, state and the fields from the fourth on of /proc/PID/stat; comm may hold spaces and parentheses."""
     left, right = data.index(b"("), data.rindex(b")")
-    return data[left + 1 : right].decode(errors="replace"), chr(data[right + 2]), data[right + 4 :].split()
+    return data[left + 1 : right].decode(errors="replace"), chr(data[right + 2]), data[right + 4 :].split(None, 26)
 
 
 def all_pids() -> list[int]:
@@ -185,7 +187,19 @@ def read_proc(pid: int) -> Proc | None:
         raise EngineError(f"The process table cannot be read: {error.strerror}. Nothing was proven.") from error
     argv = tuple(os.fsdecode(line.rstrip(b"\0")).split("\0")) if line else ()
     threads, ticks, pages = int(rest[16]), int(rest[18]), int(rest[20])
-    return Proc(pid, int(rest[0]), state, ticks, uid, comm, argv, pages * PAGE_BYTES, threads)
+    return Proc(pid, int(rest[0]), state, ticks, uid, comm, argv, pages * PAGE_BYTES, threads, int(rest[24]))
+
+
+def _is_unchanged(known: Proc) -> bool:
+    """Whether it is the same process that still runs the same program: each has its stack elsewhere."""
+    try:
+        comm, state, rest = _parse_stat(_read(f"/proc/{known.pid}/stat", 4096))
+    except (*GONE, ValueError):
+        return False
+    now = (comm, state in DEAD_STATES, int(rest[0]), int(rest[16]), int(rest[18]), int(rest[24]))
+    return now == (
+        known.comm, known.state in DEAD_STATES, known.ppid, known.threads, known.start_ticks, known.stack
+    )  # fmt: skip
 
 
 def _read(path: str, limit: int) -> bytes:
@@ -193,6 +207,18 @@ def _read(path: str, limit: int) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, limit)
+    finally:
+        os.close(fd)
+
+
+def _read_all(path: str) -> bytes:
+    """A whole file of /proc: most fit into one read."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = [os.read(fd, 32768)]
+        while len(parts[-1]) and len(parts) < 256:
+            parts.append(os.read(fd, 32768))
+        return b"".join(parts)
     finally:
         os.close(fd)
 
@@ -258,6 +284,30 @@ class ProcessTable:
     def read(cls) -> ProcessTable:
         """Read /proc once. Raises EngineError if it cannot be read."""
         return cls({proc.pid: proc for proc in map(read_proc, all_pids()) if proc is not None})
+
+    def again(self) -> ProcessTable:
+        """The table a moment later, for less: a process is read whole if it is new, or runs another program."""
+        found, markers = {}, {}
+        for pid in all_pids():
+            known = self.procs.get(pid)
+            now = known if known is not None and _is_unchanged(known) else read_proc(pid)
+            if now is not None:
+                found[pid] = now
+                if now is known and pid in self._markers:
+                    markers[pid] = self._markers[pid]
+        following = ProcessTable(found, self.boot)
+        following._markers.update(markers)
+        return following
+
+    def marker(self, pid: int) -> str | None:
+        """As `carried_marker`; each program is asked once, since its environment is what it was executed with."""
+        if pid not in self._markers:
+            self._markers[pid] = carried_marker(pid)
+        return self._markers[pid]
+
+    @cached_property
+    def _markers(self) -> dict[int, str | None]:
+        return {}
 
     @cached_property
     def children(self) -> dict[int, list[int]]:
@@ -486,14 +536,15 @@ def _folder(program: Program, cwd: str) -> str:
 def carried_marker(pid: int) -> str | None:
     """The marker that botkeep put into the environment of this process or of an ancestor; None without one."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            words = file.read().split(b"\0")
+        raw = _read_all(f"/proc/{pid}/environ")
     except GONE:
         return None
     except OSError as error:
         raise EngineError(f"The environment of pid {pid} cannot be read: {error.strerror}.") from error
     start = f"{MARKER}=".encode()
-    return next((os.fsdecode(word[len(start) :]) for word in words if word.startswith(start)), None)
+    if start not in raw:
+        return None
+    return next((os.fsdecode(word[len(start) :]) for word in raw.split(b"\0") if word.startswith(start)), None)
 
 
 def cgroup_of(pid: int) -> str:

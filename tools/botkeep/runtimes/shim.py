@@ -3,11 +3,13 @@
 Run by its path with `python -I -S`; it imports only os and modules built into the interpreter, because each bot has
 one of these for as long as it lives (with json it costs 8.4 MB, with subprocess 9.8; even `signal` brings enum).
 
+    ready   waits for an order to launch, with its interpreter started already (ready.py)
     launch  started by the process runtime: forks, and waits until the bot is recorded
     watch   its child, in its own session: the bot's parent, and the reaper of everything the bot leaves behind
 
-Order, so that a kill at any moment leaves either no bot or a recorded one: fork the bot's process, which waits;
-write instance.json (fsync, rename, fsync the folder); only then let it execute the command.
+Order, so that a kill at any moment leaves either no bot or a recorded one: wait for the caller's word that nothing of
+the bot is alive, for which it looks while two interpreters start here; fork the bot's process, which waits; write
+instance.json (fsync, rename, fsync the folder); only then let it execute the command.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -23,11 +25,39 @@ NEVER_RECORDED = 4
 ERRNO_BASE = 100
 
 
-def launch(run_dir: str, lock_fd: str, generation: str, entry: str) -> None:
-    """Fork the watcher and pass on its verdict.
+def ready(line_fd: str) -> None:
+    """Wait for an order, with everything loaded that it takes; then launch. Ends if whoever gives orders ends.
+
+    The order: run folder, generation, entry, then the bot's environment; with the lock and the permit as descriptors.
+    """
+    import _socket
+
+    libc = _libc()
+    line = _socket.socket(fileno=int(line_fd))
+    data, extra, _, _ = line.recvmsg(65536, 64)
+    line.close()
+    if not data:
+        os._exit(NEVER_RECORDED)
+    fds = [int.from_bytes(extra[0][2][at : at + 4], sys.byteorder) for at in (0, 4)]
+    run_dir, generation, entry, *pairs = data.split(b"\0")
+    environment = dict(pair.split(b"=", 1) for pair in pairs)
+    words = (os.fsdecode(run_dir), str(fds[0]), os.fsdecode(generation), os.fsdecode(entry), str(fds[1]))
+    launch(*words, environment, libc)
+
+
+def launch(
+    run_dir: str,
+    lock_fd: str,
+    generation: str,
+    entry: str,
+    permit_fd: str,
+    environment: dict[bytes, bytes] | None = None,
+    libc: object = None,
+) -> None:
+    """Fork the watcher and pass on its verdict. `environment`: the bot's, if it is not this program's own.
 
     Exit 0: the bot was executed. 3: it could not be, exit.json says why. 4: the watcher died before it recorded
-    anything. 100 and more: it could not record anything, for this errno.
+    anything, or was not given leave. 100 and more: it could not record anything, for this errno.
     """
     ready, report = os.pipe()
     if os.fork():
@@ -38,30 +68,40 @@ def launch(run_dir: str, lock_fd: str, generation: str, entry: str) -> None:
         os._exit(0 if answer == b"0" else 3 if answer else NEVER_RECORDED)
     os.close(ready)
     os.setsid()
-    _become_subreaper()
+    _become_subreaper(libc or _libc())
     os.set_inheritable(report, True)
     script = os.path.abspath(__file__)
-    arguments = [sys.executable, "-I", "-S", script, "watch", run_dir, lock_fd, generation, entry, str(report)]
-    os.execv(sys.executable, arguments)  # noqa: S606
+    words = [run_dir, lock_fd, generation, entry, str(report), permit_fd]
+    arguments = [sys.executable, "-I", "-S", script, "watch", *words]
+    os.execve(sys.executable, arguments, os.environb if environment is None else environment)  # noqa: S606
 
 
-def _become_subreaper() -> None:
-    """Orphans of the bot come to us, not to init. It is kept across execve: ctypes (1 MB) stays out of the watcher."""
+def _libc() -> object:
+    """The C library; None in a Python without ctypes."""
     try:
         import ctypes
 
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    except (ImportError, OSError, AttributeError):
+        return ctypes.CDLL(None)
+    except (ImportError, OSError):
+        return None
+
+
+def _become_subreaper(libc: object) -> None:
+    """Orphans of the bot come to us, not to init. It is kept across execve: ctypes (1 MB) stays out of the watcher."""
+    try:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # type: ignore[attr-defined]
+    except AttributeError:
         return  # a Python without ctypes: the lock and the environment still find what the bot left behind
 
 
-def watch(run_dir: str, lock_fd: str, generation: str, entry: str, report_fd: str) -> None:
+def watch(run_dir: str, lock_fd: str, generation: str, entry: str, report_fd: str, permit_fd: str) -> None:
     """Start the bot, record it, wait for its end, record that, and stay until nothing of it is left."""
     report = int(report_fd)
     os.set_inheritable(report, False)
     _take_signals()
     try:
         run = Run(run_dir, int(lock_fd), generation, entry)
+        _wait_for_leave(int(permit_fd))
         error = run.begin()
     except OSError as problem:
         _answer(report, b"!%d" % (problem.errno or 0))
@@ -71,6 +111,14 @@ def watch(run_dir: str, lock_fd: str, generation: str, entry: str, report_fd: st
     _signal.signal(_signal.SIGALRM, lambda *_: _rotate(run.log, run.output, run.log_bytes))
     _signal.setitimer(_signal.ITIMER_REAL, TICK_SECONDS, TICK_SECONDS)
     run.reap()
+
+
+def _wait_for_leave(permit: int) -> None:
+    """A one: the caller has proven that nothing of the bot is alive. Else it found something, or was killed."""
+    given = os.read(permit, 1)
+    os.close(permit)
+    if given != b"1":
+        os._exit(NEVER_RECORDED)
 
 
 def _answer(report: int, text: bytes) -> None:
@@ -351,7 +399,9 @@ def _remove(path: bytes) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "launch":
-        launch(*sys.argv[2:])
+    if sys.argv[1] == "ready":
+        ready(sys.argv[2])
+    elif sys.argv[1] == "launch":
+        launch(sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5], sys.argv[6])
     else:
         watch(*sys.argv[2:])

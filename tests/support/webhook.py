@@ -1,0 +1,56 @@
+"""A service of somebody's own: takes JSON over plain HTTP, answers with the status that it is told, keeps what came."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Webhook:
+    """What came, and what is answered."""
+
+    port: int = 0
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    came: list[dict[str, Any]] = field(default_factory=list)
+    """Also what was refused."""
+
+    @property
+    def url(self) -> str:
+        """For `notify`; holds no secret."""
+        return f"json://127.0.0.1:{self.port}/alerts"
+
+
+@contextmanager
+def webhook() -> Iterator[Webhook]:
+    """One that runs until the block ends."""
+    known = Webhook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Nothing: pytest shows what failed."""
+
+        def do_POST(self) -> None:
+            known.came.append(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+            self.send_response(known.status)
+            for name, value in known.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    known.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield known
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,105 @@
+"""That a watcher lives: what the next look says, and what a dead-man's switch outside is told."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from botkeep import heartbeat
+from botkeep.config import load_fleet
+from botkeep.ledger import Ledger
+from botkeep.model import BotkeepError, ConfigError, utc_now
+from botkeep.pack import init
+from botkeep.workspace import Workspace
+from support.fleet import entry, fleet, wait_for
+from support.listener import listening
+from support.watcher import watching
+
+NAMED = "${BOTKEEP_TEST_PING}"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    init(tmp_path, utc_now())
+    place = Workspace(tmp_path)
+    place.prepare()
+    return place
+
+
+def test_who_was_told_to_end_is_not_missed_and_who_died_is(workspace: Workspace) -> None:
+    ledger, now = Ledger(workspace.ledger_file), utc_now()
+    assert heartbeat.problem(workspace, ledger, now) == ""
+    value = {"pid": 1, "began": heartbeat.iso(now), "at": heartbeat.iso(now), "ended": False}
+    ledger.set_cursor("", heartbeat.CURSOR, value)
+    assert "botkeep watch (pid 1) is dead: it was last heard of at" in heartbeat.problem(workspace, ledger, now)
+    with heartbeat.lock_of(workspace) as lock:
+        assert lock.acquire()
+        assert heartbeat.problem(workspace, ledger, now) == ""
+        assert "hangs" in heartbeat.problem(workspace, ledger, now + timedelta(minutes=4))
+    ledger.set_cursor("", heartbeat.CURSOR, {**value, "ended": True})
+    assert heartbeat.problem(workspace, ledger, now + timedelta(days=1)) == ""
+    ledger.close()
+
+
+def test_a_url_is_asked_in_order_and_its_secret_is_never_shown() -> None:
+    with listening() as server:
+        outside = heartbeat.Outside()
+        for word in ("start", "", "fail"):
+            outside.say(f"{server.url}/{NAMED}/", word, {"BOTKEEP_TEST_PING": "s3cret"})
+        outside.flush(10)
+        assert server.paths == ["/s3cret/start", "/s3cret/", "/s3cret/fail"]
+        server.status = 404
+        outside.say(f"{server.url}/{NAMED}", "", {"BOTKEEP_TEST_PING": "s3cret"})
+        outside.flush(10)
+        assert outside.problem == "heartbeat_url answered 404; look whether it is right."
+    outside.say(f"{server.url}/{NAMED}", "", {"BOTKEEP_TEST_PING": "s3cret"})
+    outside.flush(10)
+    assert "could not be asked" in outside.problem
+    assert "s3cret" not in outside.problem
+    outside.say(NAMED, "", {})
+    assert "${BOTKEEP_TEST_PING}, which is set neither" in outside.problem
+
+
+def test_a_variable_that_is_not_set_is_an_error() -> None:
+    with pytest.raises(BotkeepError, match="heartbeat_url names"):
+        heartbeat.expanded("https://hc-ping.com/${NOBODY}", {})
+
+
+def test_a_server_that_never_answers_delays_nobody() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        outside = heartbeat.Outside()
+        began = time.monotonic()
+        for _ in range(3 * heartbeat.WAITING):
+            outside.say(f"http://127.0.0.1:{mute.getsockname()[1]}", "", {})
+        assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(("written", "says"), [("ftp://x", "only http and https"), (7, "heartbeat_url")])
+def test_another_kind_of_url_is_refused(workspace: Workspace, written: object, says: str) -> None:
+    workspace.bots_file.write_text(json.dumps({"bots": [], "heartbeat_url": written}))
+    with pytest.raises(ConfigError, match=says):
+        load_fleet(workspace)
+
+
+def test_a_watcher_tells_outside_that_it_began_and_that_all_was_looked_at(tmp_path: Path) -> None:
+    with listening() as server, fleet(tmp_path, entry("doge", check_interval=5)) as bots:
+        (bots.home / "config/schedule.json").unlink()
+        bots.up()
+        file = bots.home / "config/bots.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "heartbeat_url": f"{server.url}/{NAMED}"}))
+        with watching(bots.home, {"BOTKEEP_TEST_PING": "abc"}):
+            wait_for(lambda: server.paths[:2] == ["/abc/start", "/abc"])
+            wait_for(lambda: len(server.paths) >= 3)
+            assert set(server.paths[2:]) == {"/abc"}
+            ledger = bots.workspace.ledger_file
+            ledger.rename(ledger.with_suffix(".away"))
+            ledger.mkdir()
+            wait_for(lambda: "/abc/fail" in server.paths, 40)
+            ledger.rmdir()
+            ledger.with_suffix(".away").rename(ledger)

@@ -1,0 +1,308 @@
+"""Telling people: what they have to know now is recorded and queued in one step, under a lock that all rounds share.
+
+Sending is the outbox's; whom to tell of what, `alerts` and `alert_life` say.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from . import alert_life, alert_text, alerts, open_alerts, outbox, silences
+from .bench import Bench
+from .durable import Lock
+from .incidents import Incident
+from .ledger import Entry, Kind
+from .model import Action, ActionReport, EngineError, History, LedgerError, Status, Verdict
+from .notify import ENTRY, Courier, Directory, Message, directory
+from .open_alerts import Known, Open
+from .schedule import people_zone
+
+UNRECORDED = "(not recorded, for the ledger cannot be written; so this may come again) "
+AGAIN_AFTER = timedelta(minutes=30)
+"""How often something is told that nothing can remember."""
+STAMP = "told-directly"
+"""An empty file: it needs no room on a full disk."""
+DIRECTLY = 10.0
+"""Seconds for telling what cannot be queued."""
+WAIT = 5.0
+"""Seconds to wait for another round that is telling people right now."""
+
+
+def tell(
+    bench: Bench,
+    verdicts: Sequence[Verdict],
+    found: Sequence[Incident],
+    actions: Sequence[ActionReport],
+    after: Sequence[Verdict] | None = None,
+) -> tuple[alerts.Alert, ...]:
+    """What people have to be told, recorded and queued: alerts, reminders, and that something is over.
+
+    `verdicts`: before anything was done; `after`: of all these bots, after it. Two rounds at the same time tell once.
+    A full disk keeps nobody from telling: the alert is in the answer although nothing holds it.
+    """
+    with Lock(bench.fleet.workspace.state_dir / "alerts.lock") as lock:
+        with suppress(EngineError):
+            lock.acquire(wait=WAIT)
+        return _Telling(bench, verdicts, found, actions, verdicts if after is None else after).run()
+
+
+def post(bench: Bench, sentence: str, message: Message) -> Entry:
+    """Tell everybody of the fleet something that is no incident: a report. Recorded and queued. Raises LedgerError."""
+    queue = outbox.queueing(directory(bench.fleet).of(()), message)
+    return bench.journal.record(
+        Kind.ALERT, at=bench.clock(), bot=None, action=Action.ALERT.value, actor=bench.actor.value, sentence=sentence,
+        data={"report": True}, within=queue,
+    )  # fmt: skip
+
+
+def deliver(bench: Bench, seconds: float) -> outbox.Delivery:
+    """Send what waits, for at most about so many seconds. What keeps it from being sent is in `untold`."""
+    state = bench.fleet.workspace.state_dir
+    try:
+        return outbox.deliver(bench.ledger, directory(bench.fleet), state, bench.clock, seconds)
+    except (LedgerError, EngineError) as error:
+        bench.troubles.append(str(error))
+        return outbox.Delivery()
+
+
+def untold(bench: Bench) -> list[str]:
+    """Why people are not told, or were not: one sentence each."""
+    try:
+        return outbox.problems(bench.ledger, directory(bench.fleet), bench.clock())
+    except LedgerError:
+        return []  # said by whoever looked before
+
+
+@dataclass
+class _Telling:
+    """One turn of telling, with the lock held."""
+
+    bench: Bench
+    verdicts: Sequence[Verdict]
+    found: Sequence[Incident]
+    actions: Sequence[ActionReport]
+    after: Sequence[Verdict]
+    known: Known = field(default_factory=Known)
+    told: list[alerts.Alert] = field(default_factory=list)
+    unrecorded: list[tuple[Sequence[str], Message]] = field(default_factory=list)
+
+    def run(self) -> tuple[alerts.Alert, ...]:
+        self.known = self._load()
+        over = self._end(self.known.opens)
+        again = {one.id for one, end in over if end.why is alert_life.End.AGAIN}
+        heard = self.known.having(*(one for one, end in over if one.id not in again))
+        self._join()
+        for alert in self._due(heard):
+            self._open(alert)
+        before = {one.id for one, _ in over}
+        self._remind()
+        self._end([one for one in self.known.opens if one.id not in before])
+        if self.unrecorded and self._may_tell_directly():
+            self._tell_directly()
+        return tuple(self.told)
+
+    # --- what is known
+
+    @cached_property
+    def now(self) -> datetime:
+        return self.bench.clock()
+
+    @cached_property
+    def histories(self) -> dict[str, History]:
+        bots = {one.bot for one in self.verdicts if one.status in (Status.FAULTY, Status.UNKNOWN)}
+        bots |= {bot for one in self.known.opens for bot in one.bots}
+        return {bot: self.bench.history(bot) for bot in bots}
+
+    @cached_property
+    def state(self) -> alert_life.Now:
+        return alert_life.Now(
+            verdicts={one.bot: one for one in self.after},
+            histories=self.histories,
+            configured=frozenset(entry.name for entry in self.bench.fleet.entries),
+            standing=frozenset(one.id for one in self.found),
+            now=self.now,
+        )
+
+    @cached_property
+    def silenced(self) -> frozenset[str]:
+        try:
+            return frozenset(one.bot for one in silences.active(self.bench.ledger, self.now))
+        except LedgerError as error:
+            self._trouble(error)
+            return frozenset()
+
+    @cached_property
+    def channels(self) -> Directory:
+        return directory(self.bench.fleet)
+
+    def _load(self) -> Known:
+        try:
+            return open_alerts.load(self.bench.ledger)
+        except LedgerError as error:
+            self._trouble(error)
+            return Known()
+
+    def _trouble(self, error: LedgerError) -> None:
+        if str(error) not in self.bench.troubles:
+            self.bench.troubles.append(str(error))
+
+    def _is_silenced(self, bots: Sequence[str]) -> bool:
+        return bool(bots) and self.silenced.issuperset(bots)
+
+    # --- new ones
+
+    def _due(self, known: Known) -> tuple[alerts.Alert, ...]:
+        fresh = [one for one in self.verdicts if not alert_life.is_outdated(one, self._ended)]
+        names = {one.bot for one in fresh if one.status is Status.FAULTY}
+        reports = [one for one in self.actions if one.bot in names]
+        looked_at = {one.bot for one in fresh}
+        found = [one for one in self.found if looked_at.issuperset(one.bots)]
+        return alerts.due_together(
+            fresh, found, self.bench.playbooks, self.histories, known, self.now, reports, self.silenced
+        )
+
+    def _join(self) -> None:
+        wider = list(alerts.joining(self.found, self.verdicts, self.known))
+        if wider:
+            self.known = self.known.having(*wider)
+            self._keep(wider)
+
+    def _open(self, alert: alerts.Alert) -> None:
+        """A new incident; or a further fault of a bot of which people know already."""
+        own = self.known.of(alert.bot) if alert.bot else None
+        merged = [] if alert.bot else [one for one in self.known.opens if alerts.is_part_of(one, alert)]
+        one = alerts.opened(alert, own, merged, self.now)
+        message = self._writer.alert(alert, self.actions)
+        data = alert.data | ({"merged": [one.id for one in merged]} if merged else {})
+        entry = self._record(alert.members, alert.sentence, message, data, one, own, [one.id for one in merged])
+        if entry is not None:
+            self.known = self.known.without(one.id for one in merged).having(replace(one, id=one.id or entry.id))
+        self.told.append(alert)
+
+    # --- those that stand
+
+    def _remind(self) -> None:
+        for one in self.known.opens:
+            now_known = alert_life.rebased(one, self.now)
+            if now_known != one:
+                self._keep([now_known])
+            if alert_life.reminder_due(now_known, self.now) and not self._is_silenced(one.bots):
+                self._remind_of(now_known)
+
+    def _remind_of(self, one: Open) -> None:
+        sentence = alert_life.reminder(one, self._sentence(one), self.now)
+        number = one.reminders + 1
+        following = replace(one, reminders=number, last=self.now)
+        message = self._writer.reminder(one.severity, sentence, number)
+        self._record(one.bots, sentence, message, {"reminder": number}, following, one)
+        self.known = self.known.having(following)
+        self.told.append(alerts.Alert(one.bot, sentence, None, one.severity, one.incident, bots=one.bots))
+
+    def _sentence(self, one: Open) -> str:
+        """How it is now, in the words of the newest look; else as it was told."""
+        shared = next((incident.sentence for incident in self.found if incident.id == one.incident), "")
+        own = next((verdict.sentence for verdict in self.after if verdict.bot == one.bot), "")
+        return shared or own or one.sentence
+
+    # --- the end
+
+    def _end(self, opens: Iterable[Open]) -> list[tuple[Open, alert_life.Ending]]:
+        """Those of these that are over, told. What is silenced is told when that ends."""
+        over = [(one, end) for one in opens if (end := alert_life.ending(one, self.state, self._ended))]
+        spoken = [(one, end) for one, end in over if not self._is_silenced(one.bots)]
+        for one, end in spoken:
+            sentence = alert_life.resolved(one, end, self._deeds(one))
+            data = {"resolved": {"why": end.why.value, "at": end.at, "began": one.began, "bots": one.bots}}
+            message = self._writer.resolved(sentence)
+            self._record(one.bots, sentence, message, data, None, one, [one.id])
+            self.told.append(alerts.Alert(one.bot, sentence, None, "info", one.incident, bots=one.bots))
+        self.known = self.known.without(one.id for one, _ in spoken)
+        return spoken
+
+    @cached_property
+    def _ended(self) -> list[Entry]:
+        return self._entries(kinds=[Kind.ALERT], since=self.now - alert_life.RECENTLY)
+
+    def _deeds(self, one: Open) -> list[Entry]:
+        since = one.began - alert_life.BEFORE
+        entries = [entry for bot in one.bots for entry in self._entries(bot=bot, kinds=[Kind.OUTCOME], since=since)]
+        return alert_life.deeds_of(one, sorted(entries, key=lambda entry: entry.seq))
+
+    def _entries(self, **which: Any) -> list[Entry]:
+        try:
+            return self.bench.ledger.entries(**which)
+        except LedgerError as error:
+            self._trouble(error)
+            return []
+
+    # --- writing
+
+    @cached_property
+    def _writer(self) -> alert_text.Writer:
+        zone = people_zone(self.bench.fleet.timezone, os.environ)
+        return alert_text.Writer(self.bench.fleet.workspace.home, zone, self.bench.troubles)
+
+    def _keep(self, opens: Iterable[Open]) -> None:
+        try:
+            open_alerts.keep_quietly(self.bench.ledger, opens)
+        except LedgerError as error:
+            self._trouble(error)
+
+    def _record(
+        self,
+        bots: Sequence[str],
+        sentence: str,
+        message: Message,
+        data: Mapping[str, Any],
+        one: Open | None,
+        about: Open | None = None,
+        ended: Sequence[str] = (),
+    ) -> Entry | None:
+        """The entry, its messages and the incident's row: all of them, or none."""
+        queue = outbox.queueing(self.channels.of(bots), message, bots)
+
+        def within(db: sqlite3.Connection, entry: Entry) -> None:
+            open_alerts.keep(db, *([replace(one, id=one.id or entry.id)] if one else []), ended=ended)
+            queue(db, entry)
+
+        try:
+            return self.bench.journal.record(
+                Kind.ALERT, at=self.now, bot=bots[0] if len(bots) == 1 else None, action=Action.ALERT.value,
+                actor=self.bench.actor.value, sentence=sentence, ref=about.id if about else None, data=dict(data),
+                within=within,
+            )  # fmt: skip
+        except LedgerError as error:
+            self._trouble(error)
+            self.unrecorded.append((bots, message))
+            return None
+
+    # --- where nothing can be recorded: people should know of a full disk before the bots do
+
+    def _may_tell_directly(self) -> bool:
+        """Not at every round; a disk that does not even take the mark is told of all the same."""
+        stamp = self.bench.fleet.workspace.state_dir / STAMP
+        try:
+            if self.now.timestamp() - stamp.stat().st_mtime < AGAIN_AFTER.total_seconds():
+                return False
+        except OSError:
+            pass
+        with suppress(OSError):
+            stamp.touch()
+        return True
+
+    def _tell_directly(self) -> None:
+        until = time.monotonic() + DIRECTLY
+        with Courier() as courier:
+            for bots, message in self.unrecorded:
+                said = replace(message, text=f"{UNRECORDED}{message.text.replace(ENTRY, '').rstrip()}")
+                for channel in self.channels.of(bots):
+                    if not channel.problem and (left := until - time.monotonic()) > 1:
+                        courier.send(channel, said, left)
