@@ -43,18 +43,40 @@ def shared(bench: Bench, verdicts: Iterable[Verdict]) -> tuple[Incident, ...]:
 def tell(
     bench: Bench, verdicts: Sequence[Verdict], found: Sequence[Incident], actions: Iterable[ActionReport]
 ) -> Iterator[alerts.Alert]:
-    """Alerts that are due, recorded. Two rounds at the same time tell once; a full disk keeps nobody from telling."""
+    """Alerts that are due, recorded. Two rounds at the same time tell once; a full disk keeps nobody from telling.
+
+    A round that hangs with the lock must not silence all others, so that after `WAIT` they go on without it. Then the
+    ledger's order decides: an alert is recorded first, and told by the one whose entry of it is the oldest.
+    """
     faulty = [one for one in verdicts if one.status is Status.FAULTY]
     histories = {one.bot: bench.history(one.bot) for one in faulty}
     with Lock(bench.fleet.workspace.state_dir / "alerts.lock") as lock:
         with suppress(EngineError):
             lock.acquire(wait=WAIT)
+        told = _told(bench)
         due = alerts.due_together(
-            faulty, found, bench.playbooks, histories, _told(bench), bench.clock(), _of_faulty(actions, faulty)
+            faulty, found, bench.playbooks, histories, told, bench.clock(), _of_faulty(actions, faulty)
         )
+        newest = max((one.seq for one in told), default=0)
         for alert in due:
-            _record(bench, alert)
-            yield alert
+            if not _told_meanwhile(bench, alert, newest) and _is_first(bench, alert, newest, _record(bench, alert)):
+                yield alert
+
+
+def _told_meanwhile(bench: Bench, alert: alerts.Alert, newest: int, before: int | None = None) -> bool:
+    """Whether another round recorded the same alert since we read what was told, and before the entry `before`."""
+    others = (one for one in _told(bench) if one.seq > newest and (before is None or one.seq < before))
+    return any(_is_same(one, alert) for one in others)
+
+
+def _is_same(one: Entry, alert: alerts.Alert) -> bool:
+    names = ("fault", "given_up", "incident")
+    return (one.bot or "") == alert.bot and all(one.data.get(name) == alert.data.get(name) for name in names)
+
+
+def _is_first(bench: Bench, alert: alerts.Alert, newest: int, entry: Entry | None) -> bool:
+    """What could not be recorded is told all the same."""
+    return entry is None or not _told_meanwhile(bench, alert, newest, entry.seq)
 
 
 def _of_faulty(actions: Iterable[ActionReport], faulty: Iterable[Verdict]) -> list[ActionReport]:
@@ -70,11 +92,12 @@ def _told(bench: Bench) -> list[Entry]:
         return []
 
 
-def _record(bench: Bench, alert: alerts.Alert) -> None:
+def _record(bench: Bench, alert: alerts.Alert) -> Entry | None:
     try:
-        bench.journal.record(
+        return bench.journal.record(
             Kind.ALERT, at=bench.clock(), bot=alert.bot or None, action=Action.ALERT.value, actor=bench.actor.value,
             sentence=alert.sentence, data=alert.data,
         )  # fmt: skip
     except LedgerError as error:
         bench.troubles.append(str(error))
+        return None
