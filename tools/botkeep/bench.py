@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,21 @@ class Bench:
             self._trouble(error)
             return None
 
+    def _cursors_of(self, names: Sequence[str]) -> Callable[[str, str], dict[str, Any] | None]:
+        """As `cursor`, asked once for all of them; others are asked for one by one."""
+        try:
+            kept, asked = self.ledger.cursors(names), frozenset(names)
+        except LedgerError as error:
+            self._trouble(error)
+            return self.cursor
+
+        def cursor(bot: str, name: str) -> dict[str, Any] | None:
+            if bot not in asked:
+                return self.cursor(bot, name)
+            return dict(json.loads(kept[bot, name])) if (bot, name) in kept else None
+
+        return cursor
+
     def _trouble(self, error: LedgerError) -> None:
         if str(error) not in self.troubles:
             self.troubles.append(str(error))
@@ -91,7 +107,7 @@ class Bench:
     def look_at(self, names: Sequence[str]) -> dict[str, probe.Seen]:
         """One look at these bots, side by side."""
         full, now = self.playbooks.get(Fault.DISK_FULL).policy.when.free_below, self.clock()
-        found = probe.look(self.fleet, names, self.cursor, now, self.answer_within, full)
+        found = probe.look(self.fleet, names, self._cursors_of(names), now, self.answer_within, full)
         starved = host.ended_for_memory([one.observation for one in found.values()], now)
         return {name: _out_of_memory(one) if name in starved else one for name, one in found.items()}
 
