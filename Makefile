@@ -1,6 +1,7 @@
 # make setup   .venv with the botkeep command in it       make demo   the main job, on a fresh machine
 # make test    everything CI checks                       make bench  the figures, as ratios in one run
 # make bots    the same with a real freqtrade, installed in .venv-bots, on an exchange of this machine
+# make matrix  every fault on every engine, as a table of what came of it
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
@@ -9,9 +10,10 @@ BOTS := .venv-bots
 BOTS_STAMP := $(BOTS)/.ready
 BOTS_JOBS ?= 2
 SAID := $(BOTS)/transcripts
+CELLS := .venv/matrix
 COMPILE := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --no-header --annotation-style line
 
-.PHONY: setup demo test lint types docs unit wheel bench lock bots bots-docs clean
+.PHONY: setup demo test lint types docs unit wheel bench lock bots bots-docs matrix matrix-docs clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -62,6 +64,17 @@ bots: setup $(BOTS_STAMP)
 # What botkeep said in that run, put into docs/bots.md.
 bots-docs: bots
 	$(BIN)/python tests/bots/transcripts.py $(SAID) docs/bots.md
+
+# Each cell is a test of `make test` too; here they are printed as well, those that failed and were not run by name.
+matrix: setup
+	rm -rf $(CELLS)
+	mkdir $(CELLS)
+	BOTKEEP_MATRIX=$(CURDIR)/$(CELLS) $(BIN)/pytest -n $(JOBS) --dist worksteal tests/matrix; \
+	ran=$$?; $(BIN)/python tests/matrix/table.py $(CELLS) && exit $$ran
+
+# That table, put into docs/engines.md.
+matrix-docs: matrix
+	$(BIN)/python tests/matrix/table.py $(CELLS) docs/engines.md
 
 lock: setup
 	$(COMPILE) -o requirements.txt requirements.in

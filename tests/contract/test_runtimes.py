@@ -19,6 +19,9 @@ from botkeep.runtimes.procs import ProcessTable
 from support.bots import DEADLINE, Lab, pid_of, wait_for
 from support.docker_rig import Containers
 from support.supervisor import Programs, Supervisor
+from support.swarm_rig import SwarmServices
+from support.systemd_box import box
+from support.systemd_rig import Services
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Rig:
     """Its engine tells how a run ended that somebody else started."""
     tells_peak: bool = True
     """How much memory a run used at most is known when it has ended."""
+    missing: str = "./no-such-bot"
+    """What the broken bot's command is."""
     close: Callable[[], None] = lambda: None
     """Take away what was made for the test."""
 
@@ -118,6 +123,24 @@ def compose_rig(lab: Lab) -> Rig:
     )
 
 
+def swarm_rig(lab: Lab) -> Rig:
+    """Services of a swarm, each made as a person makes it, that it does not restart by itself."""
+    made = SwarmServices(lab)
+    return Rig(
+        runtime=RUNTIMES["swarm"],
+        lab=lab,
+        bot=made.bot,
+        broken=lambda: made.bot(command=["./no-such-bot"]),
+        by_hand=made.start_by_hand,
+        given=made.given,
+        path=CONTAINER_PATH,
+        how_adopted="swarm",
+        knows_every_exit=True,
+        tells_peak=False,
+        close=made.close,
+    )
+
+
 def supervisord_rig(lab: Lab) -> Rig:
     """Programs of a supervisord that restarts nothing by itself. A copy by hand is one that it knows nothing of."""
     supervisor = Supervisor().up()
@@ -134,11 +157,31 @@ def supervisord_rig(lab: Lab) -> Rig:
     )
 
 
+def systemd_rig(lab: Lab) -> Rig:
+    """Services of a real systemd, a user's or (inside of a box where it is the first process) the system's."""
+    made = Services(lab, box())
+    missing = str(lab.home / "no-such-bot")
+    return Rig(
+        runtime=RUNTIMES["systemd"],
+        lab=lab,
+        bot=made.bot,
+        broken=lambda: made.bot(command=[missing]),
+        by_hand=made.copy_of,
+        given=made.given,
+        path=made.path,
+        tells_peak=False,
+        missing=missing,
+        close=made.close,
+    )
+
+
 RIGS: dict[str, Callable[[Lab], Rig]] = {
     "process": process_rig,
     "docker": docker_rig,
     "compose": compose_rig,
+    "swarm": swarm_rig,
     "supervisord": supervisord_rig,
+    "systemd": systemd_rig,
 }
 
 
@@ -231,7 +274,7 @@ def test_a_command_that_does_not_exist_fails_to_start_and_says_why(rig: Rig) -> 
     started = rig.start(bot)
     assert started.instance is None
     assert started.exit is not None
-    assert started.exit.failed_to_start == "./no-such-bot: No such file or directory"
+    assert started.exit.failed_to_start == f"{rig.missing}: No such file or directory"
     assert (started.exit.code, started.exit.signal) == (None, None)
     seen = rig.look(bot)
     assert (seen.instances, seen.exit, seen.generation) == ((), started.exit, 1)

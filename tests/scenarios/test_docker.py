@@ -27,6 +27,7 @@ from botkeep.memory_limit import raise_limit
 from botkeep.model import Action, Actor, EngineError, Exit, Fault, Instance, InstanceState, RuntimeLook, Status, utc_now
 from botkeep.runtimes import RUNTIMES, Target, docker_control, docker_transport
 from botkeep.runtimes.procs import ProcessTable
+from support import kills
 from support.bots import DEADLINE, Lab, overlaps, pid_of, wait_for
 from support.docker_engine import BUSYBOX
 from support.docker_proxy import Proxy
@@ -293,14 +294,21 @@ def test_a_container_made_anew_goes_on_in_the_same_copy(made: Containers) -> Non
     assert path.read_bytes()[runtime(second).run_offset(second) :] == b"second\n"
 
 
-def test_a_reader_that_was_killed_before_it_could_say_what_it_copied_leaves_nothing_twice(made: Containers) -> None:
-    target = shell(made, "echo one; sleep 1; echo two; sleep 1000")
+@kills.needs_strace
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_reader_that_was_killed_before_it_could_say_what_it_copied_leaves_nothing_twice(
+    made: Containers, driver: str
+) -> None:
+    text = "echo one; while [ ! -e go ]; do sleep 0.1; done; echo two; sleep 1000"
+    target = shell(made, text, host={"log_config": {"Type": driver}})
     start(target)
-    cursor = target.run_dir / "engine-log.json"
     wait_for(lambda: heard(target) == b"one\n")
-    kept = cursor.read_bytes()
-    wait_for(lambda: heard(target) == b"one\ntwo\n")
-    cursor.write_bytes(kept)
+    (made.lab.home / "go").touch()
+    wait_for(lambda: made.client.logs(target.config.container) == b"one\ntwo\n")
+    look(target)
+    docker_transport.hang_up()
+    assert kills.injected(lambda: runtime(target).log(target), "fsync", 1, "signal=SIGKILL") == -signal.SIGKILL
+    assert target.log_path.read_bytes() == b"one\ntwo\n"
     assert heard(target) == b"one\ntwo\n"
 
 

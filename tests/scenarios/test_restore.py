@@ -52,6 +52,37 @@ def test_a_dead_bots_torn_file_is_restored_by_plan_and_the_bot_is_back(one: Flee
     assert b"\0" not in one.data().read_bytes()
 
 
+def test_a_start_after_a_restore_is_watched_like_any_other(tmp_path: Path) -> None:
+    """It used to be called running in the moment in which it was started."""
+    runs = entry()["runtime"]
+    script = (
+        "import os, sys, time\n"
+        "if os.path.exists('broken'):\n"
+        "    time.sleep(0.5)\n"
+        "    sys.exit(3)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
+    bot = entry() | {"runtime": {**runs, "command": [runs["command"][0], "wrap.py", *runs["command"]]}}
+    with fleet(tmp_path / "home", bot) as one:
+        (one.home / "wrap.py").write_text(script)
+        dead_and_damaged(one)
+        desk = one.desk()
+        plan = desk.plan_restore("doge")
+        (one.home / "broken").touch()
+        done = desk.restore("doge", plan.id)
+        assert (done.result, done.pid, done.data["lasts"]) == (Result.DONE, None, False)
+        assert "doge was started and ended at once: it ended with exit code 3" in done.sentence
+        assert "It runs again" not in done.sentence
+
+
+def test_a_restored_bot_that_stays_up_is_said_to(one: Fleet) -> None:
+    dead_and_damaged(one)
+    desk = one.desk()
+    done = desk.restore("doge", desk.plan_restore("doge").id)
+    assert done.data["lasts"] is True
+    assert done.sentence.endswith(f" It runs again (pid {done.pid}) and is up for 1 s.")
+
+
 def test_a_round_restores_without_an_assistant(one: Fleet) -> None:
     dead_and_damaged(one)
     done = one.desk(Actor.ROUND).round()

@@ -34,7 +34,7 @@ DEADLINE = 60.0
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], seconds: float = DEADLINE) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = DEADLINE, every: float = 0.01) -> T:
     """The first true value of `condition`; fails the test if there is none within `seconds`."""
     until = time.monotonic() + seconds
     while True:
@@ -42,7 +42,7 @@ def wait_for(condition: Callable[[], T], seconds: float = DEADLINE) -> T:
         if value:
             return value
         assert time.monotonic() < until, f"waited {seconds} s in vain; last value: {value!r}"
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 @dataclass(frozen=True)

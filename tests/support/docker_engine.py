@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import io
+import itertools
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -45,7 +47,7 @@ def engine_host() -> str:
             pytest.skip("a Docker engine of the tests' own needs root; or name one in $DOCKER_HOST")
         if shutil.which("dockerd") is None:
             pytest.skip("no Docker engine: dockerd is not installed, and $DOCKER_HOST names none")
-    place = Path(f"/tmp/botkeep-docker-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or os.getpid()}")
+    place = _place()
     _held.append(_shared_lock(place))
     with open(f"{place}.start", "w") as one_at_a_time:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
@@ -58,6 +60,10 @@ def engine_host() -> str:
         found: dict[str, str] = json.loads(said.read_text())
     assert "host" in found, found
     return found["host"]
+
+
+def _place() -> Path:
+    return Path(f"/tmp/botkeep-docker-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or os.getpid()}")
 
 
 _held: list[Any] = []
@@ -83,6 +89,26 @@ def client() -> Any:
     import docker
 
     return docker.APIClient(base_url=engine_host(), version="auto", timeout=60)
+
+
+@cache
+def manager_host() -> str:
+    """The engine's address, once it is a manager of a swarm: ours is made one, somebody's is left as it is."""
+    host, asked = engine_host(), client()
+    with open(f"{_place()}.start", "w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        if not asked.info()["Swarm"].get("ControlAvailable"):
+            if os.environ.get("DOCKER_HOST"):
+                pytest.skip("the engine that $DOCKER_HOST names is no manager of a swarm")
+            address = _address_of_its_own()
+            asked.init_swarm(advertise_addr=address, listen_addr=f"{address}:2377")
+    return host
+
+
+def _address_of_its_own() -> str:
+    """Of the loopback network: several test runs on one machine have a swarm each, all on the same ports."""
+    number = zlib.crc32(str(_place()).encode())
+    return f"127.{1 + number % 254}.{1 + number // 254 % 254}.{1 + number // 254**2 % 254}"
 
 
 def interpreter() -> str:
@@ -152,6 +178,11 @@ def _make_images(host: str) -> None:
         for name, files in ((BUSYBOX, _busybox()), (PYTHON, _python())):
             repository, _, tag = name.partition(":")
             engine.import_image_from_data(_tar(files), repository=repository, tag=tag)
+
+
+def root_files() -> bytes:
+    """A root file system with both."""
+    return _tar(itertools.chain(_busybox(), _python()))
 
 
 def _tar(files: Iterator[tuple[str, str]]) -> bytes:

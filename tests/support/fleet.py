@@ -22,7 +22,7 @@ from botkeep.pack import init
 from botkeep.rounds import Desk
 from botkeep.workspace import Workspace
 
-SHORT = {r"apart: \w+": "apart: 1s", r"up_for: \w+": "up_for: 1s", r"within: \w+}": "within: 5s}"}
+SHORT = {r"apart: \w+": "apart: 1s", r"up_for: \w+": "up_for: 1s", r"(?<=up_for: 1s, )within: \w+}": "within: 5s}"}
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15.0) -> Any:

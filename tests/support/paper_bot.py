@@ -11,6 +11,7 @@ import sys
 import time
 
 PERIOD = 0.02
+MOST_MEGABYTES = 400
 PR_SET_NAME = 15
 SYS_EXIT = {"x86_64": 60, "aarch64": 93}
 
@@ -35,6 +36,8 @@ class Bot:
         self.stamps = os.open("stamps.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.trades: int | None = None
         self.made = 0
+        self.pause = PERIOD
+        self.held: list[bytearray] = []
         self.lines_each = 0
         self.lines = 0
 
@@ -63,6 +66,14 @@ class Bot:
     def exit_after(self, seconds: str) -> None:
         """--exit-after=SECONDS."""
         self.until = time.monotonic() + float(seconds)
+
+    def lives(self, seconds: str) -> None:
+        """--lives=SECONDS,SECONDS...: of its first run, its second, ...; the last of all that come then."""
+        lengths = seconds.split(",")
+        with open("stamps.txt", "rb") as file:
+            before = {line.split()[1] for line in file}
+        self.exit_after(lengths[min(len(before), len(lengths) - 1)])
+        self.stamp()
 
     def exit_code(self, code: str) -> None:
         """--exit-code=N: with which to end."""
@@ -125,6 +136,24 @@ class Bot:
         """--touch=MB: uses that much memory once."""
         bytearray(b"x") * (int(megabytes) << 20)
 
+    def period(self, seconds: str) -> None:
+        """--period=SECONDS: between two signs of life."""
+        self.pause = float(seconds)
+
+    def turn(self, into: str) -> None:
+        """--turn=busy or hungry: what a SIGUSR1 makes of it."""
+        ways = {"busy": self.be_busy, "hungry": self.eat}
+        signal.signal(signal.SIGUSR1, lambda *_: ways[into]())
+
+    def be_busy(self) -> None:
+        """Use the processor, and get nowhere."""
+        while True:
+            pass
+
+    def eat(self) -> None:
+        """Use more memory than any test's limit, and keep it."""
+        self.held = [bytearray(b"x") * (1 << 20) for _ in range(MOST_MEGABYTES)]
+
     def say(self, text: str) -> None:
         """--say=TEXT: one line of output."""
         print(text, flush=True)
@@ -178,7 +207,7 @@ class Bot:
             for _ in range(self.lines_each):
                 self.lines += 1
                 os.write(1, b"%09d %s\n" % (self.lines, b"." * 89))
-            time.sleep(PERIOD)
+            time.sleep(self.pause)
         sys.exit(self.code)
 
     def stamp(self) -> None:

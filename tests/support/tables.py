@@ -80,6 +80,11 @@ def silent(source: str, minutes: float, normal: float = 1.0) -> Progress:
     return Progress(source, ago(minutes=minutes), timedelta(minutes=normal), 100)
 
 
+def unmeasured(source: str, minutes: float) -> Progress:
+    """Nothing for so many minutes, where nobody knows yet which pauses are normal."""
+    return Progress(source, ago(minutes=minutes), None, 3)
+
+
 def looping(minutes: float | None, trades: int = 0, state: str = "running") -> ProgramLook:
     """A freqtrade whose API says when its main loop was last done; None: its first is not done yet."""
     at = None if minutes is None else ago(minutes=minutes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -274,6 +274,33 @@ def test_a_look_from_before_another_round_saw_it_fail_ends_nothing(turns: Turns)
     assert len(turns.faulty(KEY, minutes=1)) == 1
     assert turns.tell(stale) == []
     assert len(turns.well(minutes=1)) == 1
+
+
+def test_of_a_round_that_hung_with_the_lock_and_one_that_went_on_without_it_each_thing_is_told_by_one(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other round tells in the moment between our reading what is known and our writing: each kind of telling."""
+    monkeypatch.setattr(telling, "WAIT", 0.05)
+    read = open_alerts.load
+
+    def beaten(look: Callable[[], list[str]]) -> tuple[list[str], list[str]]:
+        """What the other round told, and what we did."""
+        others: list[str] = []
+
+        def load(ledger: Ledger) -> open_alerts.Known:
+            known = read(ledger)
+            monkeypatch.setattr(open_alerts, "load", read)
+            others.extend(look())
+            return known
+
+        monkeypatch.setattr(open_alerts, "load", load)
+        return others, look()
+
+    for minutes, fault in ((0, KEY), (1, TWO), (31, TWO), (1, None)):
+        turns.now += timedelta(minutes=minutes)
+        others, ours = beaten(lambda fault=fault: turns.tell(turns.verdict("doge", fault)))  # type: ignore[misc]
+        assert (len(others), ours) == (1, [])
+    assert len(turns.entries()) == len(outbox.rows(turns.ledger, ("queued",))) == 4
 
 
 # ------------------------------------------------------------------------------------------------------- several bots

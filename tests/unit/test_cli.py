@@ -95,7 +95,7 @@ def one_line(told: Told) -> str:
 
 ALL = (
     "init doctor check status diagnose round start stop restart poll approve restore backup store pnl report "
-    "alerts silence note journal playbooks signatures schedule supervisord-config docs serve demo"
+    "alerts silence note journal playbooks signatures schedule supervisord-config systemd-units swarm-stack docs serve demo"
 )
 
 

@@ -778,7 +778,7 @@ def test_a_memory_limit_is_written_as_people_write_sizes(
         ({"most": "2GB", "step": 1}, "docker", "write more than 1"),
         ({"step": 2}, "docker", "it is missing"),
         ({"most": "2GB", "least": "1GB"}, "docker", "there is no such key"),
-        ({"most": "2GB"}, "process", "only the memory limit of a container can be raised"),
+        ({"most": "2GB"}, "process", "only a memory limit that an engine keeps can be raised"),
     ],
 )
 def test_a_memory_limit_that_means_nothing_is_refused(

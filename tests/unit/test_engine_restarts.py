@@ -61,6 +61,24 @@ def test_our_own_start_is_not_counted_among_the_times() -> None:
     assert counted(RuntimeLook((kept(1),)), RuntimeLook((kept(2, ours=True, started=at),), starts=(at,))) == [0, 0]
 
 
+def test_a_persons_restarts_are_none_of_an_engine_that_counts_its_own() -> None:
+    def told(number: int, restarts: int) -> RuntimeLook:
+        at = NOW + timedelta(minutes=number)
+        return RuntimeLook((kept(number, started=at),), restarts=restarts, starts=(at,), tells_restarts=True)
+
+    assert counted(told(0, 0), told(1, 0), told(2, 0), told(3, 2), told(4, 0)) == [0, 0, 0, 2, 0]
+
+
+def test_a_persons_restarts_are_none_of_an_engine_that_tells_who_asked_for_a_start() -> None:
+    times = tuple(NOW + timedelta(seconds=second) for second in (10, 20, 70))
+    looks = [
+        RuntimeLook((kept(1),), tells_restarts=True),
+        RuntimeLook((kept(3, started=times[1]),), starts=times[:2], asked=times[:2], tells_restarts=True),
+        RuntimeLook((kept(4, started=times[2]),), starts=times, asked=times[:2], tells_restarts=True),
+    ]
+    assert counted(*looks) == [0, 0, 1]
+
+
 def test_a_look_that_saw_nothing_forgets_nothing() -> None:
     before, after = (RuntimeLook((kept(1),), restarts=number) for number in (3, 5))
     assert counted(before, RuntimeLook(error="docker is away"), after) == [0, 0, 2]

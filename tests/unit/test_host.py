@@ -17,7 +17,7 @@ import pytest
 
 from botkeep import host
 from botkeep.config import Bot, load_fleet
-from botkeep.host import Asked, Places, asked_about, examine, look
+from botkeep.host import Asked, Places, asked_about, ended_for_memory, examine, look
 from botkeep.kernelclock import offset_in, read_clock
 from botkeep.memory import Limit, read_limit, read_memory
 from botkeep.model import (
@@ -186,6 +186,24 @@ def test_a_bot_that_ended_by_itself_at_that_time_was_not_killed(killed: Any) -> 
     _, key, _, at, _ = killed
     for ended in (Exit(key, at, code=1), Exit(key, at, signal=15), Exit(key, at, signal=9, asked=True)):
         assert "oom-kill" not in kinds(examine(look([], at), Asked(exit=ended, alive=False), at))
+
+
+def test_whom_the_kernel_ended_for_memory_is_known_from_its_log_and_nobody_else_is_taken_for_it(killed: Any) -> None:
+    _, key, _, at, _ = killed
+    if not read_kills(datetime.now(UTC))[0]:
+        pytest.skip("the kernel's log may not be read here")
+    ends = {
+        "starved": Exit(key, at, signal=9),
+        "asked": Exit(key, at, signal=9, asked=True),
+        "earlier": Exit(key, at - timedelta(hours=1), signal=9),
+        "another": Exit(key.replace(key.split(":")[1], "99999998", 1), at, signal=9),
+        "by itself": Exit(key, at, code=1),
+    }
+    looks = [Observation(bot=name, at=NOW, runtime=RuntimeLook(exit=end)) for name, end in ends.items()]
+    known = [replace(one, host=look([], NOW)) for one in looks]
+    assert ended_for_memory(known, datetime.now(UTC)) == {"starved"}
+    assert ended_for_memory(known, datetime.now(UTC), NOWHERE) == frozenset()
+    assert ended_for_memory(looks, datetime.now(UTC)) == frozenset()
 
 
 def test_the_machine_counts_its_kills_where_everybody_may_read(killed: Any) -> None:

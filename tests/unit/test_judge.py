@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -37,6 +38,7 @@ from support.tables import (
     seen,
     silent,
     span,
+    unmeasured,
 )
 
 BOOKS = packaged_playbooks()
@@ -71,6 +73,17 @@ CASES = [
         seen(instance(), progress=(silent("log", 30), silent("data", 1))),
         None,
     ),
+    (
+        "a progress file that stands is a hang, though the log is too short to tell what is normal in it",
+        seen(instance(), progress=(unmeasured("log", 30), silent("beat.txt", 30))),
+        Fault.BOT_HUNG,
+    ),
+    (
+        "while that log goes on it is none",
+        seen(instance(), progress=(unmeasured("log", 1), silent("beat.txt", 30))),
+        None,
+    ),
+    ("such a log alone says nothing", seen(instance(), progress=(unmeasured("log", 30),)), None),
     ("a failing endpoint is its own fault", seen(instance(), health=failing()), Fault.HEALTH_ENDPOINT_FAILING),
     (
         "a bot that just started need not listen yet",
@@ -288,6 +301,13 @@ def test_down_since_is_the_recorded_exit_or_the_first_look_that_missed_it() -> N
     assert judged(seen(ended=KILLED)).down_since == KILLED.at
     spans = (span(Status.FAULTY, ago(minutes=30), ago(minutes=5), Fault.BOT_NOT_RUNNING, up=False),)
     assert judged(seen(), spans=spans).down_since == ago(minutes=30)
+
+
+def test_a_copy_that_its_engine_holds_is_not_said_to_be_stopped_by_a_signal() -> None:
+    held = replace(instance(state="frozen"), why_frozen="its container is paused; `docker unpause x` lets it go on")
+    verdict = judged(seen(held))
+    assert verdict.fault is Fault.BOT_HUNG
+    assert verdict.sentence == "doge is frozen: its container is paused; `docker unpause x` lets it go on."
 
 
 def test_an_adopted_copys_end_is_not_claimed_to_be_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -424,6 +425,15 @@ def test_a_cursor_is_what_was_stored_last(ledger: Ledger) -> None:
     assert ledger.cursor("b", "log") == {"offset": 2}
     assert ledger.cursor("b", "data") == {}
     assert ledger.cursor("", "log") == {"x": None}
+
+
+def test_the_cursors_of_many_bots_are_read_at_once_and_of_no_others(ledger: Ledger) -> None:
+    ledger.set_cursors([("a", "log", {"x": 1}), ("a", "data", {}), ("b", "log", {}), ("o'c", "log", {"y": [2]})])
+    found = ledger.cursors(["a", "o'c", "unknown"])
+    assert {key: json.loads(value) for key, value in found.items()} == {
+        ("a", "log"): {"x": 1}, ("a", "data"): {}, ("o'c", "log"): {"y": [2]},
+    }  # fmt: skip
+    assert ledger.cursors([]) == {}
 
 
 def test_a_cursor_that_is_there_already_costs_no_write(ledger: Ledger) -> None:

@@ -24,7 +24,7 @@ from botkeep.runtimes.find import Twin, strangers
 from botkeep.runtimes.procs import ProcessTable
 from botkeep.runtimes.supervisord import Config, units
 from botkeep.runtimes.supervisord_facts import Program, Settings, State
-from botkeep.runtimes.supervisord_history import History, Run, read_history, restarts_what_is_done
+from botkeep.runtimes.supervisord_history import History, Run, asked_for, read_history, restarts_what_is_done
 from botkeep.runtimes.supervisord_memory import KNOWN_FOR, SettingsMemory
 from botkeep.runtimes.supervisord_rpc import Address, Client, FaultError, Login, Place, listener_of, place_of
 from botkeep.runtimes.supervisord_units import Own, Supervised, Surroundings, command_key, unit_of, why_not
@@ -333,6 +333,26 @@ def test_the_log_tells_each_run_with_its_pid_its_start_and_how_it_ended() -> Non
     assert history.of("nobody") == ()
     assert restarts_what_is_done(history.of("doge"))
     assert not restarts_what_is_done(history.of("doge")[:4])
+
+
+def test_the_log_tells_supervisords_own_restarts_from_those_that_somebody_asked_for() -> None:
+    runs = read_history(LOG, (), UTC).of("doge")
+    asked = set(asked_for(runs, 1))
+    assert [run.pid for run in runs if run.started in asked] == [101, 103, 106, 107]
+    assert [run.pid for run in runs if run.started in set(asked_for(runs[1:], 1))] == [103, 106, 107], "its log was cut"
+
+
+def test_the_growing_pauses_between_tries_are_supervisords_own() -> None:
+    began = datetime(2026, 11, 21, 11, 0, tzinfo=UTC)
+    runs = [Run(1, began, began + timedelta(seconds=2), code=1, begins=True)]
+    for pause in range(1, 9):
+        ended = runs[-1].ended
+        assert ended is not None
+        started = ended + timedelta(seconds=pause + 0.4)
+        runs.append(Run(pause + 1, started, started + timedelta(seconds=2), code=1))
+    assert list(asked_for(runs, 10)) == [began]
+    by_hand = runs[-1].started + timedelta(seconds=40)
+    assert list(asked_for([*runs, Run(99, by_hand)], 10)) == [began, by_hand]
 
 
 @pytest.mark.parametrize("minutes", [0, 60, 345, -210, 840])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,8 @@ def stop(bench: Bench, bot: Bot, reason: str) -> ActionReport:
         if not held:
             return busy(case)
         try:
-            settle(case)
+            with suppress(EngineError):  # an engine that is away: the stop asks it again, and its outcome says so
+                settle(case)
             intent = case.record(Kind.INTENT, clean(reason))
         except (LedgerError, OSError) as error:
             return _stop_unrecorded(case, error)
@@ -189,11 +190,8 @@ def _restart_locked(case: Case, asked_at: int, override: str | None, only_for: F
     if verdict.instance and _too_late(case):
         return later(case, verdict)
     ready = _with_environment(case)  # a missing env file must be found before the running copy is stopped
-    if not override and (why := leaving.cannot_keep(case)):
-        until = "a person starts it with --override REASON, or sets its initial_state"
-        return case.report(Result.REFUSED, f"{case.bot.name} was not started: {why}", until=until)
-    if stranger := _another_writer(case, seen.instances):
-        return case.report(Result.REFUSED, f"{case.bot.name} was left as it is: {stranger}", until="it is ended")
+    if hindrance := _in_the_way(case, seen, override):
+        return hindrance
     data = {**intent_data(verdict, allowed, override), **_what_counts(verdict, before)}
     intent = _intend(case, data, seen, before)
     return _replace(replace(case, target=ready), intent, verdict)
@@ -381,6 +379,26 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
     return _verify(case, intent, started.instance, was, policy)
 
 
+def _in_the_way(case: Case, seen: RuntimeLook, override: str | None) -> ActionReport | None:
+    """Why the bot must not be stopped for a start, found while it still runs; None: it may."""
+    if not override and (why := leaving.cannot_keep(case, seen.instances)):
+        done = "left as it is" if seen.instances else "not started"
+        return case.report(Result.REFUSED, f"{case.bot.name} was {done}: {why}", until=leaving.to_go_on(case))
+    if seen.instances and seen.only_once:
+        return _only_once(case, seen)
+    if stranger := _another_writer(case, seen.instances):
+        return case.report(Result.REFUSED, f"{case.bot.name} was left as it is: {stranger}", until="it is ended")
+    return None
+
+
+def _only_once(case: Case, seen: RuntimeLook) -> ActionReport:
+    """What can be stopped and not started again is not stopped for a start, whoever asks."""
+    return case.report(Result.REFUSED, f"{case.bot.name} was left as it is: {seen.only_once}.", until=MADE_ANEW)
+
+
+MADE_ANEW = "a person has made it anew without that"
+
+
 def _another_writer(case: Case, instances: Sequence[Instance]) -> str:
     """Who else has the data file open for writing, while the bot still runs: it must not be stopped for nothing."""
     if case.bot.data_file is None or not instances:
@@ -420,8 +438,31 @@ def _with_environment(case: Case) -> Target:
 
 
 def _verify(case: Case, intent: Entry, instance: Instance, was: str, policy: Policy) -> ActionReport:
+    """Whether the start lasts, and the outcome."""
+    name, watched = case.bot.name, _watch(case, instance, policy)
+    if watched.failure:
+        return case.finish(intent, Result.FAILED, watched.failure)
+    if not watched.lasts:
+        return _not_yet_proven(case, intent, instance, was)
+    is_planned = "pause" in case.data
+    verb = "restarted as planned" if is_planned else "restarted" if intent.data.get("after_fault") else "started"
+    sentence = f"{name} was {verb} (pid {instance.pid}) and {watched.lasts}; {was}.{_why(case, intent)}"
+    data = {"pid": instance.pid, "instance": instance.key, **({"planned": True} if is_planned else {})}
+    return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What came of a start within its first seconds. Neither: nobody can say yet."""
+
+    lasts: str = ""
+    """A clause: up as long as its playbook wants."""
+    failure: str = ""
+    """A sentence: it ended, or somebody started a second one."""
+
+
+def _watch(case: Case, instance: Instance, policy: Policy) -> _Watched:
     """Look again until it was up for `up_for`, or `within` is over, or this call must answer."""
-    name = case.bot.name
     began = time.monotonic()
     asked = began - ASK_AGAIN
     up_for, within = policy.verify.up_for.total_seconds(), policy.verify.within.total_seconds()
@@ -432,18 +473,13 @@ def _verify(case: Case, intent: Entry, instance: Instance, was: str, policy: Pol
             if works is False and time.monotonic() - asked >= ASK_AGAIN:
                 works, asked = leaving.works(case, instance), time.monotonic()
         except EngineError:
-            return _not_yet_proven(case, intent, instance, was)
+            return _Watched()
         if failure:
-            return case.finish(intent, Result.FAILED, failure)
+            return _Watched(failure=failure)
         if time.monotonic() > case.deadline or time.monotonic() - began > within:
-            return _not_yet_proven(case, intent, instance, was)
+            return _Watched()
         time.sleep(POLL_SECONDS)
-    is_planned = "pause" in case.data
-    verb = "restarted as planned" if is_planned else "restarted" if intent.data.get("after_fault") else "started"
-    sign = " and says that it works" if works else ""
-    sentence = f"{name} was {verb} (pid {instance.pid}) and is up for {up_for:.0f} s{sign}; {was}.{_why(case, intent)}"
-    data = {"pid": instance.pid, "instance": instance.key, **({"planned": True} if is_planned else {})}
-    return case.finish(intent, Result.DONE, sentence, pid=instance.pid, data=data)
+    return _Watched(lasts=f"is up for {up_for:.0f} s{' and says that it works' if works else ''}")
 
 
 def _not_yet_proven(case: Case, intent: Entry, instance: Instance, was: str) -> ActionReport:
@@ -537,6 +573,9 @@ def _restore_locked(case: Case, plan_id: str) -> ActionReport:
         return later(case, verdict)
     if case.bot.runtime is not None:
         case = replace(case, target=_with_environment(case))
+        now = case.runtime.look(case.target, ProcessTable.read())
+        if now.instances and now.only_once:
+            return _only_once(case, now)
     data = {**intent_data(verdict, allowed, None), "plan": plan_id}
     intent = case.record(Kind.INTENT, clean(case.reason or plan.sentence), data=data)
     with hold(plan.path) as held:  # a deleted file lives only until the bot that has it open is stopped
@@ -577,9 +616,21 @@ def _not_restored(
         started = case.runtime.start(case.target, intent.id, case.deadline).instance
     except BotkeepError as trouble:
         return case.finish(intent, Result.FAILED, f"{name} was not restored, and it stays down: {error} {trouble}")
-    runs = f"runs again (pid {started.pid})" if started else "could not be started again"
     data = {"started": True, "instance": started.key if started else None}
-    return case.finish(intent, Result.FAILED, f"{name}'s file was not completed, and it {runs}: {error}", data=data)
+    runs, lasts = _how_it_came_up(case, started, data) if started else ("It could not be started again.", False)
+    pid = started.pid if started and lasts else None
+    return case.finish(intent, Result.FAILED, f"{name}'s file was not completed: {error} {runs}", data=data, pid=pid)
+
+
+def _how_it_came_up(case: Case, started: Instance, data: dict[str, Any]) -> tuple[str, bool]:
+    """A sentence about a bot that was started again after work on its file; whether it may be up. Fills `data`."""
+    watched = _watch(case, started, case.bench.playbooks.get(Fault.DATA_CORRUPT).policy)
+    data["lasts"] = False if watched.failure else True if watched.lasts else None
+    if watched.failure:
+        return watched.failure, False
+    if watched.lasts:
+        return f"It runs again (pid {started.pid}) and {watched.lasts}.", True
+    return f"It was started again (pid {started.pid}); whether it stays up is seen at the next look.", True
 
 
 def _remember_open(case: Case, trades: Sequence[Ended]) -> None:
@@ -617,8 +668,9 @@ def _after_restore(
         text = f"{proof.sentence} It could not be started: {how_it_ended(started.exit)}."
         return case.finish(intent, Result.DONE, text, data=data)
     data["instance"] = started.instance.key
-    text = f"{proof.sentence} It runs again (pid {started.instance.pid})."
-    return case.finish(intent, Result.DONE, text, data=data, pid=started.instance.pid)
+    runs, lasts = _how_it_came_up(case, started.instance, data)
+    pid = started.instance.pid if lasts else None
+    return case.finish(intent, Result.DONE, f"{proof.sentence} {runs}", data=data, pid=pid)
 
 
 def _why_no_start(case: Case, verdict: Verdict, *, was_running: bool) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import history as past
-from . import probe
+from . import host, probe
 from .config import Bot, Fleet
 from .durable import Lock
 from .journal import Journal
@@ -83,6 +84,21 @@ class Bench:
             self._trouble(error)
             return None
 
+    def _cursors_of(self, names: Sequence[str]) -> Callable[[str, str], dict[str, Any] | None]:
+        """As `cursor`, asked once for all of them; others are asked for one by one."""
+        try:
+            kept, asked = self.ledger.cursors(names), frozenset(names)
+        except LedgerError as error:
+            self._trouble(error)
+            return self.cursor
+
+        def cursor(bot: str, name: str) -> dict[str, Any] | None:
+            if bot not in asked:
+                return self.cursor(bot, name)
+            return dict(json.loads(kept[bot, name])) if (bot, name) in kept else None
+
+        return cursor
+
     def _trouble(self, error: LedgerError) -> None:
         if str(error) not in self.troubles:
             self.troubles.append(str(error))
@@ -104,9 +120,12 @@ class Bench:
 
     def look_at(self, names: Sequence[str]) -> dict[str, probe.Seen]:
         """One look at these bots, side by side."""
-        full = self.playbooks.get(Fault.DISK_FULL).policy.when.free_below
+        full, now = self.playbooks.get(Fault.DISK_FULL).policy.when.free_below, self.clock()
         began, table = time.monotonic(), ProcessTable.read()
-        found = probe.look(self.fleet, names, self.cursor, self.clock(), self.answer_within, full, table=table)
+        cursor = self._cursors_of(names)
+        found = probe.look(self.fleet, names, cursor, now, self.answer_within, full, table=table)
+        starved = host.ended_for_memory([one.observation for one in found.values()], now)
+        found = {name: _out_of_memory(one) if name in starved else one for name, one in found.items()}
         self._table = (began, table)
         self._looked |= {name: (began, seen) for name, seen in found.items()}
         return found
@@ -127,6 +146,12 @@ class Bench:
         """Somebody acted on the bot: what was seen of it is over."""
         self._table = None
         self._looked.pop(name, None)
+
+
+def _out_of_memory(one: probe.Seen) -> probe.Seen:
+    runtime = one.observation.runtime
+    ended = replace(runtime.exit, out_of_memory=True) if runtime.exit else None
+    return replace(one, observation=replace(one.observation, runtime=replace(runtime, exit=ended)))
 
 
 @dataclass(frozen=True)

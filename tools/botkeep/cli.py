@@ -586,7 +586,8 @@ def _schedule(asked: Arguments) -> int:
 
 def _supervisord_config(asked: Arguments) -> int:
     from .config import load_fleet
-    from .supervisord_config import save, written
+    from .supervisord_config import written
+    from .wrapped import save
 
     workspace = _workspace(asked)
     workspace.prepare()  # supervisord refuses to start where the folder of a log is missing
@@ -596,6 +597,42 @@ def _supervisord_config(asked: Arguments) -> int:
     else:
         save(made.text, asked.out)
         _print(f"{asked.out} is written. Try it: supervisord -n -c {asked.out}")
+    for note in made.notes:
+        print(f"botkeep: {note}", file=sys.stderr)
+    return 0
+
+
+def _systemd_units(asked: Arguments) -> int:
+    from .config import load_fleet
+    from .schedule import load_schedule
+    from .systemd_units import prepare_logs, store, written
+
+    workspace = _workspace(asked)
+    workspace.prepare()
+    fleet = load_fleet(workspace)
+    made = written(fleet, load_schedule(workspace), _command(), user=asked.user)
+    if asked.out is None:
+        _print(made.text.rstrip("\n"))
+    else:
+        store(made, asked.out)
+        prepare_logs(fleet, made.bots)
+        _print(*(f"{asked.out / name} is written." for name in made.files))
+    for note in made.notes:
+        print(f"botkeep: {note}", file=sys.stderr)
+    return 0
+
+
+def _swarm_stack(asked: Arguments) -> int:
+    from .config import load_fleet
+    from .swarm_stack import written
+    from .wrapped import save
+
+    made = written(load_fleet(_workspace(asked)), image=asked.image)
+    if asked.out is None:
+        _print(made.text.rstrip("\n"))
+    else:
+        save(made.text, asked.out)
+        _print(f"{asked.out} is written. On a manager: docker stack deploy --compose-file {asked.out} {made.stack}")
     for note in made.notes:
         print(f"botkeep: {note}", file=sys.stderr)
     return 0
@@ -812,6 +849,12 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]
              (_arg("--out", metavar="FILE", type=Path, help="write it there; else it is printed"),
               _arg("--server", metavar="URL", help="for this supervisord, where the bots name several"),
               _arg("--programs-only", action="store_true", help="to be included by a configuration that you have"))),
+    "systemd-units": (_systemd_units, "write units for systemd from config/bots.json, and botkeep's own timer",
+             (_arg("--out", metavar="DIR", type=Path, help="write them there; else they are printed"),
+              _arg("--user", action="store_true", help="for your own systemd, not the machine's"))),
+    "swarm-stack": (_swarm_stack, "write a stack for a Docker Swarm from config/bots.json, botkeep's watcher in it",
+             (_arg("--out", metavar="FILE", type=Path, help="write it there; else it is printed"),
+              _arg("--image", metavar="IMAGE", help="of the watcher, and of bots that name none"))),
     "docs": (_docs, "write the generated tables of this checkout",
              (_arg("--check", action="store_true", help="only say whether they are up to date"),)),
     "serve": (_serve, "answer an assistant over MCP on standard input and output",

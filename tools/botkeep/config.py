@@ -503,9 +503,9 @@ def _refuse_deaf_reload(bot: Bot, loc: Loc) -> None:
 
 def _refuse_no_limit(bot: Bot, runtime: BaseModel | None, loc: Loc) -> None:
     """A limit that nothing keeps, and so nothing can raise."""
-    kinds = ("docker", "compose")
+    kinds = ("docker", "compose", "swarm", "systemd")
     if bot.limits.memory is not None and getattr(runtime, "kind", None) not in kinds:
-        text = f"only the memory limit of a container can be raised; write it for a runtime of {' or '.join(kinds)}"
+        text = f"only a memory limit that an engine keeps can be raised; write it for a runtime of {' or '.join(kinds)}"
         raise _EntryError((*loc, "limits", "memory"), text)
 
 

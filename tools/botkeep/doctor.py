@@ -205,7 +205,7 @@ def _environment(patient: _Patient) -> Iterator[DoctorLine]:
             yield patient.line("problem", f"cannot be started: {error}")
             return
     missing = sorted(name for name in _variables(patient.instance) - given if not _STANDARD.fullmatch(name))
-    if missing:
+    if missing and patient.instance and not patient.instance.kept_by:  # an engine gives what it gave
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         names = ", ".join(clean(name, 60) for name in missing[:SHOWN])
         where = f"into {file}" if file else 'into a file of mode 0600 and name it in "env_file" of its runtime'
@@ -260,7 +260,7 @@ def _only_comm(patient: _Patient, name: str) -> bool:
 
 def _adopted(patient: _Patient) -> Iterator[DoctorLine]:
     one = patient.instance
-    if one is not None and patient.bot.runtime is not None and not one.ours:
+    if one is not None and patient.bot.runtime is not None and not (one.ours or one.kept_by):  # an engine sees the end
         yield patient.line(
             "note",
             f"runs (pid {one.pid}), but botkeep did not start it: how it ends will not be known.",

@@ -18,7 +18,8 @@ def since_last_look(kept: Mapping[str, Any] | None, seen: RuntimeLook, now: date
     """How many the engine made since the look that left `kept` (None: the first one), and what to keep.
 
     By the times that the engine tells, by its own counter, or by the run being another one that nobody of us started:
-    whichever knows of more.
+    whichever knows of more. Of an engine that tells its own restarts from a person's, only its own count: a person who
+    tries out a bot makes no loop.
     """
     run = next((one for one in seen.instances if one.kept_by), None)
     before = dict(kept or {})
@@ -29,13 +30,15 @@ def since_last_look(kept: Mapping[str, Any] | None, seen: RuntimeLook, now: date
     }
     if kept is None or seen.error:
         return 0, before if seen.error else following
+    if seen.tells_restarts:
+        return _counted(before, seen) if seen.restarts is not None else _told(before, seen), following
     another = run is not None and not run.ours and before.get("run") not in (None, run.key)
     return max(_told(before, seen), _counted(before, seen), int(another)), following
 
 
 def _told(before: Cursor, seen: RuntimeLook) -> int:
     since = parse_iso(before["at"])
-    ours = {one.started_at for one in seen.instances if one.ours}
+    ours = {*seen.asked, *(one.started_at for one in seen.instances if one.ours)}
     return sum(1 for at in seen.starts if at > since and at not in ours)
 
 

@@ -246,6 +246,29 @@ def examine(seen: HostLook, asked: Asked, now: datetime, *, seconds: float = 3.0
     return replace(seen, causes=causes, clock_offset=offset, kills=kills, notes=notes)
 
 
+def ended_for_memory(looks: Iterable[Observation], now: datetime, places: Places = PLACES) -> frozenset[str]:
+    """The bots of which the kernel's own log says that it ended them for lack of memory: pid and time agree.
+
+    A watcher and supervisord only see a SIGKILL. The log is read where a bot ended by one and the kernel counts such
+    kills at all. Never raises.
+    """
+    killed = [one for one in looks if _is_by_an_unknown_hand(one)]
+    if not any(one.host and one.host.oom_kills for one in killed):
+        return frozenset()
+    kills, _ = read_kills(now, places.kmsg, places.kernel_logs, places.journal)
+    return frozenset(one.bot for one in killed if any(_is_the_end_of(one, kill, places) for kill in kills))
+
+
+def _is_by_an_unknown_hand(seen: Observation) -> bool:
+    ended = seen.runtime.exit
+    return not seen.runtime.instances and ended is not None and ended.signal == 9 and not ended.out_of_memory
+
+
+def _is_the_end_of(seen: Observation, kill: OomKill, places: Places) -> bool:
+    asked = Asked(exit=seen.runtime.exit, alive=False)
+    return seen.host is not None and _is_of_this_bot(kill, asked, seen.host, places) is True
+
+
 def _may_be_memory(asked: Asked) -> bool:
     """Whether the kernel may have ended this bot. An exit with a code of the program's own says that it did not."""
     if any(kind_of(one) is CauseKind.MEMORY for one in asked.causes):

@@ -412,7 +412,8 @@ def _hung(look: _Look) -> Iterable[Evidence]:
     bot = look.seen.bot
     frozen = [one for one in look.seen.runtime.instances if one.state is InstanceState.FROZEN]
     if frozen:
-        text = f"{bot} is frozen: pid {frozen[0].pid} is stopped by a signal{_last_sign(look)}."
+        how = frozen[0].why_frozen or f"pid {frozen[0].pid} is stopped by a signal"
+        text = f"{bot} is frozen: {how}{_last_sign(look)}."
         yield Evidence(Fault.BOT_HUNG, "frozen", True, text)
         return
     if not _waits_for_an_exchange(look):
@@ -457,9 +458,11 @@ def _silent(look: _Look) -> Iterable[Evidence]:
     bot, when = look.seen.bot, look.policy(Fault.BOT_HUNG).when
     known = [one for one in look.seen.progress if one.source != "data" and not _is_extra(look, one)]
     extra = [one for one in look.seen.progress if _is_extra(look, one)]
-    if any(one.at is not None and look.now - one.at <= when.silent_at_least for one in extra):
+    measured = [one for one in known if one.normal is not None] or known
+    untold = [*extra, *(one for one in known if one not in measured)]
+    if any(one.at is not None and look.now - one.at <= when.silent_at_least for one in untold):
         return
-    signs = [*known, *(one for one in extra if one.normal is not None)]
+    signs = [*measured, *(one for one in extra if one.normal is not None)]
     silent = [one for one in signs if _is_silent(one, look.now, when.silent_at_least, when.times_normal)]
     if signs and len(silent) == len(signs) and not _fresh_trade(look, when.silent_at_least):
         worst = silent[0]

@@ -6,7 +6,7 @@ A person's `/stop` or `/stopentry` is said to the bot itself, not to us; a start
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from . import probe
@@ -15,6 +15,7 @@ from .ledger import Entry
 from .model import Instance, InstanceState, LedgerError
 from .playbooks import Policy
 from .programs import profile_of
+from .runtimes.procs import environment_of
 
 HOLDING_TAKES = 10.0
 """Seconds: a look at the bot, two questions, and what a stop takes on top of the grace."""
@@ -32,13 +33,34 @@ def _takes_environment(case: Case) -> bool:
     return bool(getattr(case.runtime, "TAKES_ENVIRONMENT", False))
 
 
-def cannot_keep(case: Case) -> str:
-    """Why a start would undo what a person told the bot itself, a sentence; empty: it would not."""
+def cannot_keep(case: Case, instances: Sequence[Instance]) -> str:
+    """Why a start would undo what a person told the bot itself, a sentence; empty: it would not.
+
+    `instances`: of a bot that lives; one whose engine gives it the state to come up in keeps it.
+    """
     left = probe.left_in(case.bench.cursor(case.bot.name, "left"))
-    if left not in KEPT or _takes_environment(case):
+    if left not in KEPT or _takes_environment(case) or any(_is_given(case, left, one) for one in instances):
         return ""
-    kind = case.bot.runtime.kind if case.bot.runtime else "its engine"
-    return f"it was left {left} by a person, and {kind} would start it as it is configured, so that it trades."
+    told = "not to trade" if left == "stopped" else "to open no new positions"
+    return f"a person told it {told}, and {_engine(case)} would start it as it is configured, so that it does."
+
+
+def to_go_on(case: Case) -> str:
+    """What a person can do about it, a clause."""
+    left = probe.left_in(case.bench.cursor(case.bot.name, "left"))
+    wanted = " ".join(f"{key}={value}" for key, value in profile_of(case.bot)[0].environment(left).items())
+    given = f", or has {_engine(case)} give it {wanted} and make it anew" if wanted else ""
+    return f"a person lets it trade again in the bot itself, or uses --override REASON{given}"
+
+
+def _is_given(case: Case, left: str, one: Instance) -> bool:
+    """Whether its engine gives this very copy, and so the next one, the variables with which it comes up as left."""
+    wanted = profile_of(case.bot)[0].environment(left)
+    return bool(wanted and one.kept_by and one.pid) and wanted.items() <= environment_of(one.pid or 0).items()
+
+
+def _engine(case: Case) -> str:
+    return case.bot.runtime.kind if case.bot.runtime else "its engine"
 
 
 def said_of_left(case: Case) -> str:

@@ -282,6 +282,11 @@ class Ledger:
         rows = self._rows("SELECT value FROM cursors WHERE bot = ? AND name = ?", bot, name)
         return dict(json.loads(rows[0][0])) if rows else None
 
+    def cursors(self, bots: Iterable[str]) -> dict[tuple[str, str], str]:
+        """Every cursor of these bots, as JSON, by (bot, name): a look at many reads all of them in one question."""
+        sql = "SELECT bot, name, value FROM cursors WHERE bot IN (SELECT value FROM json_each(?))"
+        return {(bot, name): value for bot, name, value in self._rows(sql, json.dumps([*bots]))}
+
     def set_cursor(self, bot: str, name: str, value: dict[str, Any]) -> None:
         """Store a JSON object under this bot and name."""
         self.set_cursors([(bot, name, value)])

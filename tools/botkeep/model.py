@@ -130,6 +130,8 @@ class Instance:
     """The ledger entry (intent) that started it."""
     kept_by: str = ""
     """The engine that runs it, and knows how it ends: docker, supervisord, ... Empty: a plain process."""
+    why_frozen: str = ""
+    """How its engine holds it, and what lets it go on; empty: it is stopped by a signal, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,20 @@ class RuntimeLook:
     """How often the engine itself restarted the bot since it made the unit; None: it does not count."""
     starts: tuple[datetime, ...] = ()
     """When it started the bot, as far back as it tells; ours are among them."""
+    asked: tuple[datetime, ...] = ()
+    """Those of `starts` that somebody asked the engine for."""
+    tells_restarts: bool = False
+    """The engine tells its own restarts from a person's: by `restarts` or, where it counts none, by `asked`."""
     giving_up: str = ""
     """What the engine says of a bot that it starts again and again, or does not start any more: BACKOFF, FATAL, ..."""
     health: HealthLook | None = None
     """What the engine's own health check says; None: there is none."""
     notes: tuple[str, ...] = ()
     """Sentences for a person: a restart policy that will surprise, settings that wait for a new container."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """What its engine runs for it: a name that nothing else has, and what people call it."""
+    only_once: str = ""
+    """Why it could not be started again if it were stopped, and what to do; empty: it could."""
 
 
 @dataclass(frozen=True)

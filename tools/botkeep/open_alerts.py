@@ -96,9 +96,14 @@ class Known:
 def load(ledger: Ledger) -> Known:
     """What people know now. Raises LedgerError."""
     with ledger.reading() as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'alerts_open'").fetchone():
-            return Known()
-        return Known(tuple(_open(*row) for row in db.execute("SELECT entry, data FROM alerts_open ORDER BY entry")))
+        return known_in(db)
+
+
+def known_in(db: sqlite3.Connection) -> Known:
+    """The same in somebody's transaction."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'alerts_open'").fetchone():
+        return Known()
+    return Known(tuple(_open(*row) for row in db.execute("SELECT entry, data FROM alerts_open ORDER BY entry")))
 
 
 def keep(db: sqlite3.Connection, *opens: Open, ended: Iterable[str] = ()) -> None:

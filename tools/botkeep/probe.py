@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import deaths, diagnose, health, host, progress, stillopen
 from .config import Bot, BotEntry, Fleet
@@ -16,6 +17,7 @@ from .datafile import kind_name
 from .formats import FORMATS
 from .held import holds_deleted
 from .model import (
+    BotkeepError,
     Cause,
     DataVerdict,
     EngineError,
@@ -35,6 +37,7 @@ from .programs import kin_of, profile_of, subject_of
 from .runtimes import RUNTIMES, Runtime, Target
 from .runtimes.base import rivals
 from .runtimes.procs import Command, ProcessTable
+from .untrusted import clean
 from .what_changed import remember_versions
 from .workspace import Workspace
 
@@ -137,13 +140,22 @@ def look(
     table = table or ProcessTable.read()
     known = targets(fleet)
     entries = [fleet.get(name) for name in names]
-    runtimes = _ask_runtimes([entry.bot for entry in entries if entry.bot], known, table)
+    runtimes = _each_its_own(fleet, _ask_runtimes([one.bot for one in entries if one.bot], known, table), known, table)
     looks = {one.name: _begin(one, one.bot, known[one.name], runtimes[one.name]) for one in entries if one.bot}
     for one in looks.values():
-        _read_log(one, cursor, now)
+        _guarded(one, partial(_read_log, one, cursor, now))
     _ask(list(looks.values()), fleet, cursor, now, answer_within)
     around = _Around(fleet, cursor, now, _look_at_machine(list(looks.values()), now, free_below))
-    return {entry.name: around.finish(looks[entry.name]) if entry.bot else _broken(entry, now) for entry in entries}
+    return {entry.name: around.finished(looks[entry.name]) if entry.bot else _broken(entry, now) for entry in entries}
+
+
+def _guarded(one: _Look, job: Callable[[], None]) -> None:
+    """A part of one bot's look; what it fails over is that bot's problem."""
+
+    def failed(why: str) -> None:
+        one.problem = why
+
+    _alone(job, failed)
 
 
 def _look_at_machine(looks: Sequence[_Look], now: datetime, free_below: int) -> HostLook:
@@ -171,14 +183,86 @@ def _ask_runtimes(bots: Sequence[Bot], known: Mapping[str, Target], table: Proce
             groups.setdefault(_kind(bot), []).append(known[bot.name])
     if len(groups) < 2:
         for kind, targets in groups.items():
-            found |= RUNTIMES[kind].survey(targets, table)
+            found |= _survey(kind, targets, table)
         return found
     from concurrent.futures import ThreadPoolExecutor  # it loads logging: a fleet of one engine does not wait
 
     with ThreadPoolExecutor(len(groups)) as pool:
-        for looks in pool.map(lambda kind: RUNTIMES[kind].survey(groups[kind], table), groups):
+        for looks in pool.map(lambda kind: _survey(kind, groups[kind], table), groups):
             found |= looks
     return found
+
+
+def _survey(kind: str, targets: Sequence[Target], table: ProcessTable) -> dict[str, RuntimeLook]:
+    """The bots of one engine; where that fails over one of them, each by itself."""
+
+    def failed(why: str) -> dict[str, RuntimeLook]:
+        if len(targets) < 2:
+            return {one.name: RuntimeLook(error=why) for one in targets}
+        return {name: look for one in targets for name, look in _survey(kind, [one], table).items()}
+
+    return _alone(lambda: RUNTIMES[kind].survey(targets, table), failed)
+
+
+_Result = TypeVar("_Result")
+
+
+def _alone(job: Callable[[], _Result], otherwise: Callable[[str], _Result]) -> _Result:
+    """One bot's crash is that bot's verdict, and the others go on: the only place in which whatever comes is caught."""
+    try:
+        return job()
+    except Exception as error:  # noqa: BLE001 - see above
+        known = isinstance(error, BotkeepError)
+        said = clean(f"{type(error).__name__}: {error}", 300)
+        return otherwise(str(error) if known else f"botkeep itself failed over it ({said}).")
+
+
+def _each_its_own(
+    fleet: Fleet, found: dict[str, RuntimeLook], known: Mapping[str, Target], table: ProcessTable
+) -> dict[str, RuntimeLook]:
+    """Two bots that mean one container, by its name and its id, by two addresses of its engine: a restart of one
+    would restart the other. Neither can be acted on, whichever is looked at."""
+    owners: dict[str, list[str]] = {}
+    called: dict[str, str] = {}
+    looked_at = {name: look.units for name, look in found.items()}
+    for name, units in (*looked_at.items(), *_fellows(fleet, found, known, table)):
+        called |= units
+        for unit in units:
+            owners.setdefault(unit, []).append(name)
+    for unit, names in owners.items():
+        if len(names) > 1:
+            twice = RuntimeLook(error=f"{' and '.join(sorted(names))} both mean {called[unit]}; give each bot its own.")
+            found |= {name: twice for name in names if name in found}
+    return found
+
+
+def _fellows(
+    fleet: Fleet, found: Mapping[str, RuntimeLook], known: Mapping[str, Target], table: ProcessTable
+) -> Iterable[tuple[str, Mapping[str, str]]]:
+    """What the bots mean that nobody looks at just now, and that may have a unit in common with one that is."""
+    families = {_family(bot) for bot in fleet.bots if (look := found.get(bot.name)) is not None and look.units}
+    groups: dict[str, list[Target]] = {}
+    for bot in fleet.bots:
+        if families and bot.name not in found and _family(bot) in families:
+            groups.setdefault(_kind(bot), []).append(known[bot.name])
+    for kind, targets in groups.items():
+        yield from _alone(partial(_meant, kind, targets, table), _nothing).items()
+
+
+def _family(bot: Bot) -> str:
+    """Of its engine; empty for a plain process."""
+    if _kind(bot) == WATCHING_RUNTIME:
+        return ""
+    return _alone(lambda: str(getattr(runtime_of(bot), "FAMILY", _kind(bot))), lambda _: "")
+
+
+def _meant(kind: str, targets: Sequence[Target], table: ProcessTable) -> Mapping[str, Mapping[str, str]]:
+    ask = getattr(RUNTIMES[kind], "meant", None)
+    return dict(ask(targets, table)) if ask else {}
+
+
+def _nothing(_: str) -> Mapping[str, Mapping[str, str]]:
+    return {}
 
 
 NOT_FOUND_BY = "neither process_name nor runtime is configured, so nothing says how to find it."
@@ -192,7 +276,8 @@ def _ask(looks: Sequence[_Look], fleet: Fleet, cursor: ReadCursor, now: datetime
     jobs = [one for one in looks if one.runtime.instances and (one.bot.health_endpoint or one.bot.api)]
     for one in looks:
         if one not in jobs:
-            _see_program(one, fleet, cursor(one.bot.name, "program"), now, seconds)
+            kept = cursor(one.bot.name, "program")
+            _guarded(one, partial(_see_program, one, fleet, kept, now, seconds))
     if not jobs:
         return
     from concurrent.futures import ThreadPoolExecutor  # it loads logging: a fleet without endpoints does not wait
@@ -205,7 +290,7 @@ def _ask(looks: Sequence[_Look], fleet: Fleet, cursor: ReadCursor, now: datetime
         _see_program(one, fleet, known[one.bot.name], now, seconds)
 
     with ThreadPoolExecutor(ENDPOINT_THREADS) as pool:
-        list(pool.map(ask, jobs))
+        list(pool.map(lambda one: _guarded(one, partial(ask, one)), jobs))
 
 
 def _ask_endpoint(one: _Look, fleet: Fleet, seconds: float) -> HealthLook:
@@ -227,6 +312,14 @@ def see_program(
     fleet: Fleet, bot: Bot, target: Target, cursor: ReadCursor, now: datetime, *, ask: bool = True
 ) -> SeenProgram:
     """A look at the program alone, for an action. `ask`: whether its profile looks too. Raises EngineError."""
+
+    def failed(why: str) -> SeenProgram:
+        raise EngineError(why)
+
+    return _alone(lambda: _seen_alone(fleet, bot, target, cursor, now, ask=ask), failed)
+
+
+def _seen_alone(fleet: Fleet, bot: Bot, target: Target, cursor: ReadCursor, now: datetime, *, ask: bool) -> SeenProgram:
     runtime = runtime_of(bot).look(target, ProcessTable.read())
     profile, why = profile_of(bot)
     one = _Look(BotEntry(bot.name, bot), bot, target, runtime, profile, why)
@@ -257,6 +350,14 @@ class _Around:
     host: HostLook | None = None
     disks: dict[int, int] = field(default_factory=dict)
     spend: deaths.Spend = field(default_factory=deaths.Spend)
+
+    def finished(self, one: _Look) -> Seen:
+        """The same, whatever happens."""
+
+        def failed(why: str) -> Seen:
+            return Seen(Observation(bot=one.bot.name, at=self.now, runtime=RuntimeLook(error=why)))
+
+        return _alone(partial(self.finish, one), failed)
 
     def finish(self, one: _Look) -> Seen:
         """Its data file, and everything together."""

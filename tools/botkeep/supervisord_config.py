@@ -6,19 +6,16 @@ no second copy is started while one lives.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .config import Bot, Fleet
 from .model import UsageError
-from .runtimes.supervisord_facts import WRAPPER
 from .runtimes.supervisord_rpc import Place, place_of
+from .wrapped import folder_of, is_of, left_out, wrapped
 
 KINDS = ("process", "supervisord")
 SOCKET = "supervisor.sock"
@@ -67,16 +64,13 @@ def written(fleet: Fleet, *, server: str | None = None, programs_only: bool = Fa
 
 
 def _chosen(fleet: Fleet, server: str | None) -> tuple[list[Bot], list[str]]:
-    chosen, notes = list[Bot](), list[str]()
-    for bot in fleet.bots:
-        if bot.runtime is None or bot.runtime.kind not in KINDS:
-            continue
-        if not bot.runtime.command:
-            notes.append(f'{bot.name} is left out: its runtime has no "command" to be written.')
-        elif server in (None, getattr(bot.runtime, "server", None)) or bot.runtime.kind == "process":
-            chosen.append(bot)
-    notes += [f"{one.name} is left out: {one.problem}" for one in fleet.entries if one.bot is None]
-    return chosen, notes
+    written_ones = [bot for bot in fleet.bots if is_of(bot, KINDS) and bot.runtime.command]
+    chosen = [
+        bot
+        for bot in written_ones
+        if server in (None, getattr(bot.runtime, "server", None)) or bot.runtime.kind == "process"
+    ]
+    return chosen, left_out(fleet, KINDS)
 
 
 def _moved(chosen: Sequence[Bot], place: Place) -> Iterator[str]:
@@ -138,13 +132,9 @@ def program_of(bot: Bot) -> tuple[str, str]:
 
 def _program(fleet: Fleet, bot: Bot) -> str:
     place, runtime = fleet.workspace, bot.runtime
-    folder = os.path.realpath(place.home / runtime.cwd)
-    keys = ["--env-file", os.path.join(place.home, runtime.env_file)] if runtime.env_file else []
-    lock = ["--lock", str(place.run_dir(bot.name) / "run.lock")]
-    command = [sys.executable, "-I", "-m", WRAPPER, *lock, *keys, "--", *runtime.command]
     values = {
-        "command": _command(bot.name, command),
-        "directory": _value(folder),
+        "command": _command(bot.name, wrapped(fleet, bot)),
+        "directory": _value(folder_of(fleet, bot)),
         **({"environment": _environment(bot.name, runtime.env)} if runtime.env else {}),
         "autostart": "true",
         "autorestart": "unexpected",
@@ -203,13 +193,3 @@ def _environment(bot: str, variables: Mapping[str, str]) -> str:
         if unfit or not plain:
             raise UsageError(f"{bot}: supervisord's file cannot hold the value of {name}. Put it into its env_file.")
     return ",".join(f'{name}="{value}"' for name, value in variables.items()).replace("%", "%%")
-
-
-def save(text: str, path: Path) -> None:
-    """Write the file, for its owner alone. Raises UsageError if that cannot be."""
-    from .durable import write_atomic
-
-    try:
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error

@@ -182,9 +182,13 @@ class _Telling:
         one = alerts.opened(alert, own, merged, self.now)
         message = self._writer.alert(alert, self.actions)
         data = alert.data | ({"merged": [one.id for one in merged]} if merged else {})
-        entry = self._record(alert.members, alert.sentence, message, data, one, own, [one.id for one in merged])
+        gone = [part.id for part in merged]
+        try:
+            entry = self._record(alert.members, alert.sentence, message, data, one, own, gone)
+        except _ToldMeanwhileError:
+            return
         if entry is not None:
-            self.known = self.known.without(one.id for one in merged).having(replace(one, id=one.id or entry.id))
+            self.known = self.known.without(gone).having(replace(one, id=one.id or entry.id))
         self.told.append(alert)
 
     # --- those that stand
@@ -202,7 +206,10 @@ class _Telling:
         number = one.reminders + 1
         following = replace(one, reminders=number, last=self.now)
         message = self._writer.reminder(one.severity, sentence, number)
-        self._record(one.bots, sentence, message, {"reminder": number}, following, one)
+        try:
+            self._record(one.bots, sentence, message, {"reminder": number}, following, one)
+        except _ToldMeanwhileError:
+            return
         self.known = self.known.having(following)
         self.told.append(alerts.Alert(one.bot, sentence, None, one.severity, one.incident, bots=one.bots))
 
@@ -222,7 +229,10 @@ class _Telling:
             sentence = alert_life.resolved(one, end, self._deeds(one))
             data = {"resolved": {"why": end.why.value, "at": end.at, "began": one.began, "bots": one.bots}}
             message = self._writer.resolved(sentence)
-            self._record(one.bots, sentence, message, data, None, one, [one.id])
+            try:
+                self._record(one.bots, sentence, message, data, None, one, [one.id])
+            except _ToldMeanwhileError:
+                continue
             self.told.append(alerts.Alert(one.bot, sentence, None, "info", one.incident, bots=one.bots))
         self.known = self.known.without(one.id for one, _ in spoken)
         return spoken
@@ -266,10 +276,15 @@ class _Telling:
         about: Open | None = None,
         ended: Sequence[str] = (),
     ) -> Entry | None:
-        """The entry, its messages and the incident's row: all of them, or none."""
+        """The entry, its messages and the incident's row: all of them, or none.
+
+        Raises _ToldMeanwhileError, and writes nothing, if another round told it since we read what is known: one that
+        hung with the lock, for whose end nobody waited.
+        """
         queue = outbox.queueing(self.channels.of(bots), message, bots)
 
         def within(db: sqlite3.Connection, entry: Entry) -> None:
+            _refuse_second(open_alerts.known_in(db), one, about)
             open_alerts.keep(db, *([replace(one, id=one.id or entry.id)] if one else []), ended=ended)
             queue(db, entry)
 
@@ -306,3 +321,26 @@ class _Telling:
                 for channel in self.channels.of(bots):
                     if not channel.problem and (left := until - time.monotonic()) > 1:
                         courier.send(channel, said, left)
+
+
+class _ToldMeanwhileError(Exception):
+    """Another round told people of it."""
+
+
+def _refuse_second(known: Known, one: Open | None, about: Open | None) -> None:
+    """In the transaction that tells it: an incident that is new must still be so, one that goes on must be as we knew it.
+
+    Raises _ToldMeanwhileError.
+    """
+    if about is not None:
+        now = next((row for row in known.opens if row.id == about.id), None)
+        same = now is not None and (now.reminders, now.faults, now.given_up) == (
+            about.reminders, about.faults, about.given_up,
+        )  # fmt: skip
+    else:
+        same = one is None or not (
+            any(row.incident == one.incident for row in known.opens if one.incident)
+            or (len(one.bots) == 1 and any(row.bot == one.bots[0] for row in known.opens))
+        )
+    if not same:
+        raise _ToldMeanwhileError

@@ -10,7 +10,9 @@ RUNTIMES: dict[str, Runtime] = {
     "process": process,
     "docker": later("docker", "docker_memory:ContainerRuntime"),
     "compose": later("compose", "docker_memory:ContainerRuntime"),
+    "swarm": later("swarm", "swarm_memory:ServiceRuntime"),
     "supervisord": later("supervisord", "supervisord_memory:ProgramRuntime"),
+    "systemd": later("systemd", "systemd_left:ServiceRuntime"),
 }
 
 __all__ = ["RUNTIMES", "Runtime", "Started", "Stopped", "Target"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from . import docker_control
-from .docker import NAME, closest
+from .docker import FAMILY, NAME, closest
 from .docker_control import memory_of, set_memory, start, stop
 from .docker_facts import Containers, Listed
 from .docker_log import read_log
@@ -20,7 +20,7 @@ from .engine import NoSuchUnitError
 KIND = "compose"
 ONE_OFF = "com.docker.compose.oneoff"
 
-__all__ = ["KIND", "Config", "memory_of", "read_log", "set_memory", "start", "stop", "units"]
+__all__ = ["FAMILY", "KIND", "Config", "memory_of", "read_log", "set_memory", "start", "stop", "units"]
 
 
 class Config(docker_control.BotConfig):

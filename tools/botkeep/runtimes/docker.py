@@ -18,10 +18,12 @@ from .docker_log import read_log
 from .engine import NoSuchUnitError
 
 KIND = "docker"
+FAMILY = "docker"
+"""Whatever runs containers of this engine may mean the same one."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _IDENTITY = re.compile(r"[0-9a-f]{12,64}")
 
-__all__ = ["KIND", "Config", "memory_of", "read_log", "set_memory", "start", "stop", "units"]
+__all__ = ["FAMILY", "KIND", "Config", "memory_of", "read_log", "set_memory", "start", "stop", "units"]
 
 
 class Config(docker_control.BotConfig):

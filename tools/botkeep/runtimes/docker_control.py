@@ -274,12 +274,12 @@ def first_of(mine: Sequence[Listed]) -> Listed:
 # ---------------------------------------------------------------------------------------------------- stop
 
 
-def stop(config: BotConfig, unit: Unit, grace: float, seconds: float) -> None:
+def stop(config: EngineConfig, unit: Unit, grace: float, seconds: float) -> None:
     """The engine asks it to end, kills it after `grace` seconds, and does not start it again. Raises EngineError."""
     used = transport()
     wait = int(max(0.0, min(grace, seconds - STOP_TAKES)))
     ended = threading.Event()
-    waker = threading.Thread(target=_keep_awake, args=(unit, ended), daemon=True)
+    waker = threading.Thread(target=keep_awake, args=(unit, ended), daemon=True)
     try:
         with used.talk(address_of(config), seconds) as client:
             waker.start()
@@ -293,7 +293,7 @@ def stop(config: BotConfig, unit: Unit, grace: float, seconds: float) -> None:
             waker.join()
 
 
-def _keep_awake(unit: Unit, ended: threading.Event) -> None:
+def keep_awake(unit: Unit, ended: threading.Event) -> None:
     """A process that was stopped by a signal hears no SIGTERM until it is woken; the engine does not wake it."""
     while not ended.wait(WOKEN_EVERY):
         proc = read_proc(unit.pid) if unit.pid else None

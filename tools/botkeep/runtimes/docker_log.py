@@ -22,8 +22,8 @@ from typing import Any
 
 from botkeep.model import EngineError
 
-from .docker_address import Address, address_of
-from .docker_control import BotConfig, transport
+from .docker_address import Address, EngineConfig, address_of
+from .docker_control import transport
 from .docker_facts import nanoseconds
 from .docker_units import Container
 from .engine import Unit
@@ -71,7 +71,9 @@ class Message:
         return f"{self.at}:{hashlib.blake2b(self.text, digest_size=6).hexdigest()}"
 
 
-def read_log(config: BotConfig, unit: Unit, cursor: Mapping[str, Any], seconds: float) -> tuple[bytes, dict[str, Any]]:
+def read_log(
+    config: EngineConfig, unit: Unit, cursor: Mapping[str, Any], seconds: float
+) -> tuple[bytes, dict[str, Any]]:
     """Output since `cursor`, and the next cursor; see `Engine.read_log`. `began` in it as enginelog wants it.
 
     Raises EngineError.
@@ -202,7 +204,7 @@ def _message(line: bytes) -> Message | None:
 # ---------------------------------------------------------------------------------------------------- the engine
 
 
-def _from_engine(config: BotConfig, unit: Container, known: Mapping[str, Any], seconds: float) -> _Read:
+def _from_engine(config: EngineConfig, unit: Container, known: Mapping[str, Any], seconds: float) -> _Read:
     address, used = address_of(config), transport()
     if time.monotonic() < _mute.get(address, 0.0):
         raise EngineError(f"Docker at {address} had no answer in time a moment ago; it is not asked again so soon.")
@@ -222,7 +224,7 @@ def _asked(address: Address, unit: Container, known: Mapping[str, Any], seconds:
     since = {"since": _seconds_text(_asked_from(known))} if newest is not None else {"tail": str(FIRST_LINES)}
     most = MOST_BYTES if newest is not None else FIRST_LINES * PIECE
     with transport().talk(address, seconds, 2 * most) as client:
-        url = f"{client.base_url}/v{client.api_version}/containers/{unit.id}/logs"
+        url = _url(client, unit)
         flags = {"stdout": "1", "stderr": "1", "timestamps": "1", **since}
         with client.get(url, params=flags, stream=True) as answer:
             if answer.status_code != 200:
@@ -232,6 +234,33 @@ def _asked(address: Address, unit: Container, known: Mapping[str, Any], seconds:
             messages = _bounded(fresh, MOST_BYTES) if newest is not None else _newest(fresh, FIRST_BYTES)
     whole = sum(one.size for one in messages) < MOST_BYTES
     return _Read(messages, _cursor(messages, known, None, 0), whole)
+
+
+def _url(client: Any, unit: Container) -> str:
+    return f"{client.base_url}/v{client.api_version}/{unit.logs_at or f'containers/{unit.id}'}/logs"
+
+
+def listen(address: Address, unit: Container, since: int, seconds: float) -> Iterator[Message]:
+    """Its output from `since` (nanoseconds since 1970) until it has ended, as it comes. Raises EngineError.
+
+    Of a container that is removed with its end, nobody can read the last words afterwards.
+    """
+    flags = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1", "since": _seconds_text(since)}
+    with (
+        transport().talk(address, seconds, 2 * MOST_BYTES) as client,
+        client.get(_url(client, unit), params=flags, stream=True) as answer,
+    ):
+        if answer.status_code != 200:
+            raise EngineError(f"The output of {unit.name} cannot be read: {_said(answer)}")
+        yield from _tty(answer.raw) if unit.tty else _frames(answer.raw)
+
+
+def read_heard(unit: Container, heard: Sequence[Message], cursor: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """As `read_log`, of what somebody has listened to."""
+    known = cursor if cursor.get("id") == unit.id else {}
+    seen, begin = set(known.get("seen", ())), _asked_from(known)
+    found = _Read([one for one in heard if one.trace not in seen and one.at >= begin], {})
+    return found.data, {**_cursor(found.messages, known, None, 0), "id": unit.id, "run": unit.run, "over": True}
 
 
 def _said(answer: Any) -> str:

@@ -51,6 +51,8 @@ class Container(Unit):
     """Its engine is reached through a socket of this machine, so that the file may be this machine's."""
     began: int | None = None
     """Nanoseconds since 1970: what was written later belongs to its newest run. None: it was never started."""
+    logs_at: str = ""
+    """Under which path the engine tells its output, if not under that of its container."""
 
 
 def run_of(state: State, container: str) -> str:
@@ -74,6 +76,11 @@ def container_of(one: Listed, seen: Inspected, *, is_here: bool) -> Container:
         giving_up=giving_up(seen),
         health=health_of(one, state),
         notes=tuple(notes_of(one, seen, is_here=is_here)),
+        tells_restarts=True,
+        identity=one.id,
+        called=f"container {one.name}",
+        why_frozen=why_frozen(one, state),
+        only_once=only_once(one, seen),
         name=one.name,
         order=order_of(one),
         tty=seen.made.tty,
@@ -146,6 +153,20 @@ def giving_up(seen: Inspected) -> str:
     if state.status == "exited" and policy.name == "on-failure" and 0 < policy.most <= seen.restarts:
         return f"Docker has restarted it {seen.restarts} times, which is all that its restart policy allows ({how})"
     return ""
+
+
+def why_frozen(one: Listed, state: State) -> str:
+    """Somebody told the engine to hold it; the engine never does so by itself."""
+    if state.status != "paused":
+        return ""
+    return f"its container is paused (somebody ran `docker pause`); `docker unpause {one.name}` lets it go on"
+
+
+def only_once(one: Listed, seen: Inspected) -> str:
+    """A container that is removed with its end can be stopped, and then nobody can start it."""
+    if not seen.host.removed_at_end:
+        return ""
+    return f"container {one.name} was made with --rm, so that a stop removes it and nothing is left to start"
 
 
 def _was_short(state: State) -> bool:

@@ -25,7 +25,7 @@ from botkeep.model import EngineError, Exit, HealthLook, Instance, InstanceState
 
 from .base import Started, Stopped, Target
 from .ending import describe, kill, signal_all, wait_until_gone
-from .find import Twin, lock_name, strangers
+from .find import Twin, heirs, lock_name, strangers
 from .procs import Proc, ProcessTable, lock_holders, process_key, read_proc, watched_by
 
 LOOK_SECONDS = 8.0
@@ -36,6 +36,8 @@ POLL_SECONDS = 0.1
 RUN_RECORD = "engine.json"
 OWN_STARTS = 20
 """Of botkeep's own starts that are remembered."""
+ORDER_HOLDS = 60.0
+"""Seconds after the order within which a new run may be the one that was ordered, though nobody lived to see it."""
 
 
 class FailedToStartError(EngineError):
@@ -72,6 +74,10 @@ class Unit:
     """By the engine itself, as it counts them."""
     starts: tuple[datetime, ...] = ()
     """When it was started, by whomever, as far back as the engine tells."""
+    asked: tuple[datetime, ...] = ()
+    """Those of `starts` that somebody asked the engine for."""
+    tells_restarts: bool = False
+    """Its engine tells its own restarts from a person's: by `restarts` or, where it counts none, by `asked`."""
     giving_up: str = ""
     """The engine's word for a unit that it starts again and again, or does not start any more."""
     health: HealthLook | None = None
@@ -80,6 +86,14 @@ class Unit:
     log_file: Path | None = None
     """Where the engine writes its output, if that is a file of this machine."""
     notes: tuple[str, ...] = ()
+    identity: str = ""
+    """Names the thing itself, by whatever address and name it is asked for, and nothing else; empty: nobody can say."""
+    called: str = ""
+    """With its kind, for a sentence: `container doge`."""
+    why_frozen: str = ""
+    """Of one that its engine holds: how, and what lets it go on; empty: by a signal."""
+    only_once: str = ""
+    """Why it cannot be started again once it has ended, and what to do; empty: it can."""
 
 
 class Engine(Protocol):
@@ -139,7 +153,20 @@ class EngineRuntime:
         """The engine's."""
         return self.engine.Config
 
+    @property
+    def FAMILY(self) -> str:  # noqa: N802
+        """Kinds of one family may run the same unit: a service of Compose is a container of Docker."""
+        return str(getattr(self.engine, "FAMILY", self.KIND))
+
     # ------------------------------------------------------------------------------------------------ look
+
+    def meant(self, targets: Sequence[Target], table: ProcessTable) -> dict[str, Mapping[str, str]]:
+        """What each of these bots means, as in `RuntimeLook.units`; nothing where the engine does not say."""
+        found = self.ask({one.name: one.config for one in targets}, targets, table)
+        return {name: {} if isinstance(units, EngineError) else self._names(units) for name, units in found.items()}
+
+    def _names(self, units: Sequence[Unit]) -> dict[str, str]:
+        return {one.identity: one.called or f"{self.KIND} {one.id}" for one in units if one.identity}
 
     def survey(self, targets: Sequence[Target], table: ProcessTable) -> dict[str, RuntimeLook]:
         """All these bots at one moment; what cannot be seen of one is that one's error."""
@@ -187,9 +214,13 @@ class EngineRuntime:
             generation=record.get("generation", 0),
             restarts=sum(counts) if (counts := [one.restarts for one in units if one.restarts is not None]) else None,
             starts=tuple(sorted(at for one in units for at in one.starts if iso(at) not in own)),
+            asked=tuple(sorted(at for one in units for at in one.asked)),
+            tells_restarts=bool(units) and all(one.tells_restarts for one in units),
             giving_up=next((one.giving_up for one in units if one.giving_up), ""),
             health=next((one.health for one in living if one.health), None),
             notes=tuple(note for one in units for note in one.notes),
+            units=self._names(units),
+            only_once=units[0].only_once if units and all(one.only_once for one in units) else "",
         )
 
     # ------------------------------------------------------------------------------------------------ stop
@@ -203,12 +234,13 @@ class EngineRuntime:
         table = ProcessTable.read()
         before = self.look(target, table)
         units = [one for one in self.known[target.name] if one.state is not None]
+        _require_outside(target, before, units, table)
         family = {pid: proc for one in before.instances for pid in one.members if (proc := table.procs.get(pid))}
         _ask(target, [one.run for one in units])
-        began = time.monotonic()
+        asked = _Asked(grace)
+        asked.tell(_beside(target, before, table))  # at the same moment as the engine its units: all have their grace
         self._stop_units(target, units, grace, deadline)
-        left = max(KILL_SECONDS, began + grace - time.monotonic())  # the bot may be what a shell has left behind
-        killed = not self._end_rest(target, family, left, deadline)
+        killed = not self._end_rest(target, family, asked, deadline)
         rest = tuple(describe(proc) for proc in self._rest(target, family).values())
         after = self._units_left(target)
         still = tuple(f"{self.KIND} {one.id}" for one in after if one.state is not None)
@@ -241,14 +273,19 @@ class EngineRuntime:
         self.known[target.name] = units
         return units
 
-    def _end_rest(self, target: Target, family: dict[int, Proc], grace: float, deadline: float) -> bool:
-        def rest() -> dict[int, Proc]:
-            return self._rest(target, family)
+    def _end_rest(self, target: Target, family: dict[int, Proc], asked: _Asked, deadline: float) -> bool:
+        """True: nothing had to be killed."""
+        asked.tell(self._rest(target, family))
 
-        signal_all(rest(), signal.SIGTERM, signal.SIGCONT)
-        if wait_until_gone(rest, min(time.monotonic() + grace, deadline - KILL_SECONDS)):
+        def rest() -> dict[int, Proc]:
+            found = self._rest(target, family)
+            asked.tell_newcomers(found)
+            return found
+
+        until = asked.until or time.monotonic() + asked.grace  # nobody was there to be asked, and somebody may appear
+        if wait_until_gone(rest, min(until, deadline - KILL_SECONDS)):
             return True
-        kill(rest, deadline)
+        kill(lambda: self._rest(target, family), deadline)
         return False
 
     def _rest(self, target: Target, family: dict[int, Proc]) -> dict[int, Proc]:
@@ -272,7 +309,7 @@ class EngineRuntime:
             raise EngineError(f"{target.name} was not started: {', '.join(alive)} is still alive. Stop it first.")
         generation = seen.generation + 1
         units = self.known[target.name]
-        record = {"generation": generation, "entry": entry, "run": None, "before": _runs(units)}
+        record = {"generation": generation, "entry": entry, "run": None, "before": _runs(units), "at": time.time()}
         record |= {"exit": _exit_as_json(seen.exit), "log": _mark_of_log(units), "own": _own_starts(target)}
         _write_record(target, record)
         try:
@@ -334,6 +371,51 @@ class EngineRuntime:
         return _offset_by_mark(newest.log_file, record.get("log")) if record.get("run") == newest.run else None
 
 
+# ---------------------------------------------------------------------------------------------------- ending
+
+
+@dataclass
+class _Asked:
+    """Who was asked to end, each once: a second request makes many programs drop what they were just saving."""
+
+    grace: float
+    until: float = 0.0
+    """A time.monotonic(): by then the last one that was told has had its whole grace."""
+    known: dict[int, int] = field(default_factory=dict)
+    """Pid to start."""
+
+    def tell(self, found: dict[int, Proc]) -> None:
+        """Ask those of them that were not asked yet; they have their grace from now on."""
+        if self.tell_newcomers(found):
+            self.until = time.monotonic() + self.grace
+
+    def tell_newcomers(self, found: dict[int, Proc]) -> bool:
+        """The same for what appears while the others end: nobody waits longer for it."""
+        fresh = {pid: proc for pid, proc in found.items() if self.known.get(pid) != proc.start_ticks}
+        signal_all(fresh, signal.SIGTERM, signal.SIGCONT)
+        self.known |= {pid: proc.start_ticks for pid, proc in fresh.items()}
+        return bool(fresh)
+
+
+def _beside(target: Target, seen: RuntimeLook, table: ProcessTable) -> dict[int, Proc]:
+    """Copies that the engine does not know, and what holds the bot's lock without being one of the engine's."""
+    kept = {pid for one in seen.instances if one.kept_by for pid in one.members}
+    copies = {pid for one in seen.instances if not one.kept_by for pid in one.members} - kept
+    found = {pid: proc for pid in copies if (proc := table.procs.get(pid)) is not None}
+    return {pid: proc for pid, proc in (found | _holders(target, table)).items() if pid not in kept}
+
+
+def _require_outside(target: Target, seen: RuntimeLook, units: Sequence[Unit], table: ProcessTable) -> None:
+    """To end the bot would end us, before anything is started again."""
+    above = [one.pid for one in seen.instances if one.pid in table.own_line]
+    around = [one for one in units if one.pid and one.cgroup and one.cgroup in table.own_cgroup]
+    if above or around:
+        raise EngineError(
+            f"{target.name} cannot be stopped or started from here: botkeep itself runs inside it. Ask from outside of "
+            "it."
+        )
+
+
 # ---------------------------------------------------------------------------------------------------- instances
 
 
@@ -348,6 +430,7 @@ def _instance(unit: Unit, kind: str, record: Mapping[str, Any], table: ProcessTa
         key=unit.run,
         pid=unit.pid,
         state=_state(unit, table),
+        why_frozen=unit.why_frozen,
         started_at=unit.started_at,
         ours=ours,
         how=kind,
@@ -359,8 +442,14 @@ def _instance(unit: Unit, kind: str, record: Mapping[str, Any], table: ProcessTa
 
 
 def _is_new(unit: Unit, record: Mapping[str, Any]) -> bool:
-    """Whether a start that was killed before it could say so made this run."""
-    return "before" in record and unit.run not in record["before"]
+    """Whether a start that was killed before it could say so made this run: it is new, and began when it was ordered.
+
+    What began later was started by a person, or by the engine, which counts what it does by itself.
+    """
+    if "at" not in record or unit.run in record.get("before", ()) or (unit.tells_restarts and unit.restarts):
+        return False
+    began = unit.started_at.timestamp() if unit.started_at else time.time()
+    return bool(began - record["at"] <= ORDER_HOLDS)
 
 
 def _state(unit: Unit, table: ProcessTable) -> InstanceState:
@@ -382,10 +471,8 @@ def _left_the_tree(unit: Unit, main: Proc, table: ProcessTable) -> tuple[int, ..
     It carries the unit's variables and is younger than its main process. A main process of another engine would too:
     that one leads a process group in somebody else's session.
     """
-    if not unit.twin.environment:
-        return ()
-    carriers = table.carriers(unit.twin.environment)
-    return tuple(one.pid for one in carriers if one.start_ticks >= main.start_ticks and not _leads_a_group(one.pid))
+    carriers = [one for one in heirs(unit.twin, table) if one.start_ticks >= main.start_ticks]
+    return tuple(one.pid for one in carriers if not _leads_a_group(one.pid))
 
 
 def _leads_a_group(pid: int) -> bool:

@@ -1,7 +1,8 @@
 """Output that an engine keeps, copied as it grows: one file here for all engines, so that a log is read in one way.
 
 The copy outlives the container that wrote it: how a run died is asked after Compose has made a new one. Each byte
-stands in it once: one reader at a time, and what a killed one appended without saying so is taken off again.
+stands in it once: one reader at a time, and what a killed one appended without saying so is not appended again.
+Nothing is ever taken off: a bot that ran under another engine meanwhile, or as a plain process, wrote into this file.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ READ_SECONDS = 4.0
 ROTATED = 3
 CURSOR = "engine-log.json"
 LOCK = "engine-log.lock"
+NEAR = 64
+"""Bytes that are not the same by chance: every line has its time."""
+MARK = "engine-log.adding"
+"""Where a reader who has not yet written the cursor began to add, and how much."""
 
 
 def bring_up_to_date(engine: Engine, target: Target, unit: Unit) -> Path:
@@ -50,39 +55,75 @@ def run_offset(target: Target) -> int | None:
 
 
 def _append(target: Target, run: str, cursor: dict[str, Any], data: bytes, following: dict[str, Any]) -> None:
-    """The cursor is written last, with the size of the copy that it stands for.
+    """A mark of what will be added, the data, the cursor: whoever is killed in between leaves the mark.
 
     `began` of `following`: from which byte of `data` on it belongs to the newest run; -1: none of it does yet. An
     engine that does not say so starts a run with what it says first after it.
     """
-    path = target.log_path
+    path, mark = target.log_path, target.run_dir / MARK
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _take_off(path, cursor)
+    done, at = _added_already(path, read_json(mark), data)
     rotated = _rotate(path, target.log_bytes)
-    size = path.stat().st_size if path.exists() else 0
-    if data:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "ab") as file:
-            file.write(data)
+    size, inode = _add(path, mark, data, done)
     same = cursor.get("run") == run
     began = following.pop("began", None if same else 0)
-    offset = cursor.get("offset") if same and not rotated else 0 if same else size
+    offset = cursor.get("offset") if cursor.get("inode") == inode else 0
     if began is not None:
-        offset = size + (began if began >= 0 else len(data))
-    inode = path.stat().st_ino if path.exists() else None
-    state = {"run": run, "offset": offset, "size": size + len(data), "inode": inode, "engine": following}
+        began = len(data) if began < 0 else began
+        offset = size + began - done if began >= done else 0 if rotated else at + began
+    state = {"run": run, "offset": offset, "inode": inode, "engine": following}
     if state != cursor:
         write_atomic(target.run_dir / CURSOR, json.dumps(state).encode())
+    mark.unlink(missing_ok=True)
 
 
-def _take_off(path: Path, cursor: dict[str, Any]) -> None:
-    """What somebody appended who was killed before he could write the cursor comes again."""
-    size = cursor.get("size")
-    if not isinstance(size, int) or not path.exists():
-        return
-    status = path.stat()
-    kept = size if status.st_ino == cursor.get("inode") else 0  # he had just begun a new file
-    if status.st_size > kept:
-        os.truncate(path, kept)
+def _add(path: Path, mark: Path, data: bytes, done: int) -> tuple[int, int | None]:
+    """Append `data` from its byte `done` on; gives size before, and inode, of the file; None: there is still none."""
+    if done == len(data) and not path.exists():
+        return 0, None
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "ab") as file:
+        status = os.fstat(file.fileno())
+        if done < len(data):
+            _note(mark, {"inode": status.st_ino, "size": status.st_size, "from": done, "count": len(data) - done})
+            file.write(data[done:])
+    return status.st_size, status.st_ino
+
+
+def _note(mark: Path, said: dict[str, int]) -> None:
+    """For whoever comes after a kill, which takes nothing from the disk that was written: no fsync."""
+    fresh = mark.with_name(f"{mark.name}.new")
+    fresh.write_bytes(json.dumps(said).encode())
+    fresh.replace(mark)
+
+
+def _added_already(path: Path, mark: dict[str, Any] | None, data: bytes) -> tuple[int, int]:
+    """How many bytes of `data` were added by a reader who was killed before he could write the cursor, and where.
+
+    The engine says the same again, so that his part of the file is the beginning of `data`. What stands there otherwise
+    is somebody else's, and then all is added: twice is better than never.
+    """
+    if mark is None or not all(isinstance(mark.get(name), int) for name in ("inode", "size", "from", "count")):
+        return 0, 0
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            if os.fstat(file.fileno()).st_ino != mark["inode"]:
+                return 0, 0
+            file.seek(mark["size"])
+            there = file.read(mark["count"])
+    except OSError:
+        return 0, 0
+    done = min(mark["from"], len(data))
+    return done + _overlap(there, data[done:]), mark["size"] - done
+
+
+def _overlap(there: bytes, data: bytes) -> int:
+    """How much of the beginning of `data` stands in `there`: at its start, or, where the newest part of a long log was
+    asked for and has moved on since, at its end."""
+    if data.startswith(there):
+        return len(there)
+    there = there[max(0, there.find(data[:NEAR])) :]
+    pairs = zip(there, data, strict=False)
+    return next((count for count, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(there), len(data)))
 
 
 def _rotate(path: Path, limit: int) -> bool:

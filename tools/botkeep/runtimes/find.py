@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from botkeep.model import EngineError, Instance, InstanceState
-from botkeep.openfiles import inode_of
+from botkeep.openfiles import inode_of, writes_to
 
 from .base import Target
 from .procs import (
@@ -25,6 +25,7 @@ from .procs import (
     cgroup_of,
     environment_of,
     interpreter_of,
+    is_botkeep,
     is_same_program,
     lock_holders,
     process_key,
@@ -121,10 +122,12 @@ def _writers(target: Target, table: ProcessTable) -> dict[int, str]:
     A second freqtrade on the same database starts silently behind the taken port, and trades without an API; from
     another folder and with another spelling of its arguments, nothing else tells it.
     """
-    inode = inode_of(target.data_file) if target.kin and target.data_file else None
-    if target.kin is None or inode is None:
+    path = target.data_file
+    inode = inode_of(path) if target.kin and path else None
+    if target.kin is None or path is None or inode is None:
         return {}
-    return {pid: "writer" for pid in table.writers(target.kin).get(inode, ()) if pid not in table.own_line}
+    found = (pid for pid in table.writers(target.kin).get(inode, ()) if pid not in table.own_line)
+    return {pid: "writer" for pid in found if writes_to(pid, path)}
 
 
 def _names(target: Target) -> frozenset[str]:
@@ -232,6 +235,8 @@ class Twin:
     """Variables that the engine gives to this unit's processes, and to no other's."""
     engine: str = ""
     """The one of them that names the engine: who has it, and not the rest, is another unit's, whatever it runs."""
+    service: str = ""
+    """The unit's name, where systemd is the engine: what it executes as another service is that one's."""
 
 
 def strangers(target: Target, twins: Sequence[Twin], table: ProcessTable, own: Set[int]) -> dict[int, str]:
@@ -240,18 +245,38 @@ def strangers(target: Target, twins: Sequence[Twin], table: ProcessTable, own: S
     found = {pid: how for pid, how in writers.items() if pid not in own}
     skipped = own | table.own_line
     alike = (*_twins(target, twins, table, skipped, writers), *_namesakes(target, twins, table, skipped))
-    for proc, how in (*_marked(target, table, skipped), *alike):
+    for proc, how in (*_marked(target, twins, table, skipped), *alike):
         if watched_by(proc) is None:
             found.setdefault(proc.pid, how)
     return found
 
 
-def _marked(target: Target, table: ProcessTable, skipped: Set[int]) -> Iterator[tuple[Proc, str]]:
-    """What botkeep itself started as this bot, under whichever engine, and what that started."""
+def _marked(
+    target: Target, twins: Sequence[Twin], table: ProcessTable, skipped: Set[int]
+) -> Iterator[tuple[Proc, str]]:
+    """What botkeep itself started as this bot, under whichever engine.
+
+    Whatever the bot ever started has the marker too - a log viewer, another tool of an assistant's - and outlives it:
+    nothing is the bot by that alone.
+    """
     lock = lock_name(target)
-    for proc in table.carriers({MARKER: marker_value(lock, target.name)}) if lock else ():
-        if proc.pid not in skipped:
+    carriers = table.carriers({MARKER: marker_value(lock, target.name)}) if lock else ()
+    for proc in carriers:
+        if lock and proc.pid not in skipped and _is_the_bot(target, twins, table, proc, lock):
             yield proc, "marker"
+
+
+def _is_the_bot(target: Target, twins: Sequence[Twin], table: ProcessTable, proc: Proc, lock: str) -> bool:
+    """By what a mere heir of its variables does not have: its lock, its record, its command, its data."""
+    if lock_holders({lock}, [proc.pid]) or (target.kin is not None and target.kin(proc.argv)):
+        return True
+    record = read_record(target.run_dir)
+    recorded = record.bot(table) if record else None
+    if recorded is not None and recorded.pid == proc.pid:
+        return True
+    if any(one.command and is_same_program(proc, one.command, one.cwd) for one in twins):
+        return True
+    return target.data_file is not None and writes_to(proc.pid, target.data_file)
 
 
 def _twins(
@@ -266,15 +291,24 @@ def _twins(
             here = same and _is_of_this_place(target, proc, ours, "command", writers)
             if here and not _is_known_as_another(target, proc, twin):
                 yield proc, "command"
-        for proc in table.carriers(twin.environment) if twin.environment else ():
+        for proc in heirs(twin, table):
             if proc.pid not in skipped and _container(cgroup_of(proc.pid)) == _container(table.own_cgroup):
                 yield proc, "environment"
+
+
+def heirs(twin: Twin, table: ProcessTable) -> tuple[Proc, ...]:
+    """What has the variables that an engine gave a unit, without botkeep that the bot called, and what that called."""
+    if not twin.environment:
+        return ()
+    carriers = {one.pid: one for one in table.carriers(twin.environment)}
+    tools = {pid for pid, one in carriers.items() if is_botkeep(one)}
+    return tuple(one for pid, one in carriers.items() if not tools or tools.isdisjoint((pid, *table.ancestors(pid))))
 
 
 def _is_known_as_another(target: Target, proc: Proc, twin: Twin) -> bool:
     """Whether botkeep started it as another bot, or the engine as another unit: its settings may have been changed
     since, so that two units have swapped their commands in what it says."""
-    if _is_neighbours(target, carried_marker(proc.pid) or ""):
+    if _is_neighbours(target, carried_marker(proc.pid) or "") or is_another_service(proc, twin.service):
         return True
     carried = environment_of(proc.pid) if twin.engine else {}
     of_this_engine = bool(carried) and carried.get(twin.engine) == twin.environment[twin.engine]
@@ -296,6 +330,20 @@ def _container(cgroup: str) -> str:
     return found[0] if found else ""
 
 
+def is_another_service(proc: Proc, service: str) -> bool:
+    """Whether systemd itself executed this process, or the shell that did, as another service than this one.
+
+    Three services of one script may have one command. What a person starts from a service (cron, sshd, a terminal) is
+    not executed by systemd, and carries the pid of what was.
+    """
+    if not service or environment_of(proc.pid).get(_EXECUTED) not in (str(proc.pid), str(proc.ppid)):
+        return False
+    found = _SERVICE.findall(cgroup_of(proc.pid))
+    return bool(found) and service not in found
+
+
+_EXECUTED = "SYSTEMD_EXEC_PID"
+_SERVICE = re.compile(r"(?<=/)[^/\n]+\.service(?=$|/)", re.MULTILINE)
 QUESTION = "BOTKEEP_QUESTION"
 """The variable by which a program that botkeep runs to ask a bot is known (profiles/command.py)."""
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -304,6 +352,8 @@ _CONTAINER = re.compile(r"[0-9a-f]{64}")
 def _is_kept_for_another(proc: Proc, twins: Sequence[Twin], table: ProcessTable) -> bool:
     """Whether an engine runs this process as something else: three programs of one script have one name."""
     if _CONTAINER.search(table.cgroups.get(proc.pid, "")):
+        return True
+    if any(is_another_service(proc, twin.service) for twin in twins):
         return True
     own = [twin.environment for twin in twins if twin.environment]
     carried = environment_of(proc.pid) if own else {}

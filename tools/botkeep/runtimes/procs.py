@@ -29,6 +29,8 @@ SCRIPT_ENDINGS = (".py", ".pyc", ".pyw", ".sh", ".js", ".mjs", ".ts", ".rb", ".p
 MARKER = "BOTKEEP_INSTANCE"
 LOCK_ENDINGS = ("/run.lock", "/run.lock (deleted)")
 WATCHER_ENDING = "/runtimes/shim.py"
+OWN_PROGRAMS = frozenset({"botkeep", "botkeep.cli", "botkeep.server"})
+"""As a command and as modules; what becomes a bot (`botkeep.exec_env`) is none of them."""
 
 
 @dataclass(frozen=True)
@@ -545,6 +547,12 @@ def carried_marker(pid: int) -> str | None:
     if start not in raw:
         return None
     return next((os.fsdecode(word[len(start) :]) for word in raw.split(b"\0") if word.startswith(start)), None)
+
+
+def is_botkeep(proc: Proc) -> bool:
+    """Whether it is botkeep, as a command or a module; not what becomes a bot."""
+    program = read_program(proc.argv)
+    return program is not None and program.script.rpartition("/")[2] in OWN_PROGRAMS
 
 
 def cgroup_of(pid: int) -> str:

@@ -25,7 +25,7 @@ from botkeep.model import EngineError, Exit
 from botkeep.untrusted import clean
 
 from .engine import FailedToStartError, NoSuchUnitError, Unit
-from .procs import Proc, ProcessTable, boot_id, environment_of, read_proc, read_program, working_folder
+from .procs import Proc, ProcessTable, boot_id, environment_of, process_key, read_proc, read_program, working_folder
 from .supervisord_facts import Program, Settings, State, names, programs_of, settings_of
 from .supervisord_history import MATCHES, TAIL, History, read_history
 from .supervisord_log import read_log
@@ -271,9 +271,11 @@ def surroundings(client: Client, told: _Told, specs: Set[str]) -> Surroundings:
     is_here = place.is_loopback and _find_processes(told, specs)
     everybody = [one.name for one in told.programs.values()]
     commands = [command_key(one) for one in told.settings.values()]
+    boot = boot_id()
     return Surroundings(
         place=place,
-        boot=boot_id(),
+        boot=boot,
+        server=_server(told.pid, boot) if place.is_loopback else "",
         is_here=is_here,
         is_trusted=client.peer in (0, os.geteuid()),
         url=_usual_url(told) or str(place),
@@ -337,6 +339,12 @@ def is_supervisord(proc: Proc) -> bool:
 def _began_in(proc: Proc, second: int) -> bool:
     began = ProcessTable({}).started_at(proc)
     return abs(began - datetime.fromtimestamp(second, UTC)) <= MATCHES
+
+
+def _server(pid: int, boot: str) -> str:
+    """Names the supervisord that answered, if it is one of this machine's processes: it may listen at two addresses."""
+    proc = read_proc(pid) if pid else None
+    return process_key(proc, boot) if proc is not None and is_supervisord(proc) else ""
 
 
 def _folder(pid: int) -> str:

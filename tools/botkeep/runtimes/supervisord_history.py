@@ -50,6 +50,8 @@ class Run:
     """Its exit code is one of those that are no failure."""
     lost: bool = False
     """supervisord itself was started anew meanwhile."""
+    begins: bool = False
+    """The first one of its program since supervisord itself was started."""
 
     def is_at(self, pid: int, second: int) -> bool:
         """Whether it is the run that the interface has with this pid, started in that second."""
@@ -83,9 +85,11 @@ def read_history(text: str, starts: Iterable[tuple[str, int, int]], local: tzinf
     events = list(_events(text))
     zone = _zone(events, starts, local)
     runs: dict[str, list[Run]] = {}
+    began = False
     for naive, event in events:
         at = naive.replace(tzinfo=zone).astimezone(UTC) if zone else naive.astimezone(UTC)
-        _take(runs, event, at)
+        began = began or bool(event["daemon"])
+        _take(runs, event, at, began=began)
     return History({name: tuple(found) for name, found in runs.items()})
 
 
@@ -114,13 +118,14 @@ def _zone(
     return local
 
 
-def _take(runs: dict[str, list[Run]], event: re.Match[str], at: datetime) -> None:
+def _take(runs: dict[str, list[Run]], event: re.Match[str], at: datetime, *, began: bool) -> None:
     if event["daemon"]:
         for one in (run for found in runs.values() for run in found if run.ended is None):
             one.lost = True
         return
     if event["spawned"]:
-        runs.setdefault(event["spawned"], []).append(Run(int(event["pid"]), at))
+        known = runs.setdefault(event["spawned"], [])
+        known.append(Run(int(event["pid"]), at, begins=known[-1].lost if known else began))
         return
     last = next((one for one in reversed(runs.get(event["ended"], ())) if one.ended is None and not one.lost), None)
     how = _HOW.match(event["how"])
@@ -145,3 +150,21 @@ def restarts_what_is_done(runs: Iterable[Run]) -> bool:
     """Whether a run that ended as it should was followed by another one at once: autorestart=true."""
     done = ((one, after) for one, after in pairwise(runs) if one.expected and one.ended)
     return any(one.ended is not None and after.started - one.ended < BY_ITSELF for one, after in done)
+
+
+def asked_for(runs: Iterable[Run], startsecs: int) -> Iterator[datetime]:
+    """Starts that somebody asked supervisord for, or that came with its own start: no restarts of its own.
+
+    What it was told to stop it does not start by itself; what ended, it starts within a moment, and what ended before
+    `startsecs` after as many seconds as it has tried.
+    """
+    tries, before = 0, None
+    for one in runs:
+        if before is None or before.ended is None:
+            if one.begins:
+                yield one.started
+        else:
+            tries = tries + 1 if before.ended - before.started < timedelta(seconds=startsecs + 1) else 0
+            if before.as_told or one.started - before.ended > BY_ITSELF + timedelta(seconds=tries):
+                yield one.started
+        before = one

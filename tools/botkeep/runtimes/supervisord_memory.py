@@ -92,6 +92,10 @@ class ProgramRuntime(EngineRuntime):
 
     # ------------------------------------------------------------------------------------------------ the login
 
+    def meant(self, targets: Sequence[Target], table: ProcessTable) -> dict[str, Mapping[str, str]]:
+        """As `EngineRuntime.meant`."""
+        return super().meant([_placed(one) for one in targets], table)
+
     def survey(self, targets: Sequence[Target], table: ProcessTable) -> dict[str, RuntimeLook]:
         """As `EngineRuntime.survey`."""
         return super().survey([_placed(one) for one in targets], table)

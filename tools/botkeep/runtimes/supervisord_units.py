@@ -18,7 +18,7 @@ from .engine import Unit
 from .find import Twin
 from .procs import program_key
 from .supervisord_facts import LOCKED, Program, Settings, State
-from .supervisord_history import MATCHES, History, Run, restarts_what_is_done
+from .supervisord_history import MATCHES, History, Run, asked_for, restarts_what_is_done
 from .supervisord_rpc import Place
 
 URL = "SUPERVISOR_SERVER_URL"
@@ -66,6 +66,8 @@ class Surroundings:
     """Commands that several of its programs run in one folder: by them no program is known."""
     is_logging: bool = True
     """Its own log can be read."""
+    server: str = ""
+    """Names this very supervisord, by whatever address it was asked; empty: it is none of this machine's."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,14 @@ def unit_of(
         started_at=started if lives else None,
         exit=_exit(program, runs, around, lives=lives),
         starts=tuple(sorted(begun)),
+        asked=tuple(asked_for(runs, settings.startsecs if settings else SAFE_STARTSECS)),
+        tells_restarts=bool(runs) and program.name not in around.shared and not (lives and current is None),
         giving_up="" if _is_kept_out(settings, runs) else _giving_up(program, runs),
         twin=_twin(program, settings, around, own),
         log_file=Path(stdout or stderr) if readable and (stdout or stderr) and not (stdout and stderr) else None,
         notes=tuple(_notes(program, settings, around, runs, grace)),
+        identity=f"{around.server or around.place} {program.spec}",
+        called=f"program {program.spec.partition(':')[2] if program.group == program.name else program.spec}",
         stdout=stdout,
         stderr=stderr,
         is_readable=readable,
