@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from botkeep.model import EngineError, InstanceState
 from botkeep.runtimes import Target, process
 from botkeep.runtimes.find import lock_name
-from botkeep.runtimes.procs import lock_holders
+from botkeep.runtimes.procs import Proc, lock_holders
 from support import namespaces
 from support.bots import DEADLINE, Lab, ended, look, overlaps, pid_of, start, stop, wait_for
 
@@ -238,18 +240,42 @@ def test_a_frozen_watcher_neither_hides_its_bot_nor_keeps_it_from_being_started_
     assert overlaps(lab.stamps()) == []
 
 
-def test_a_watcher_frozen_before_it_started_its_bot_is_ended_with_the_next_stop(lab: Lab) -> None:
+@pytest.mark.parametrize("leave", [False, True], ids=["before it may begin", "when it may begin"])
+def test_a_watcher_frozen_before_it_started_its_bot_is_ended_with_the_next_stop(lab: Lab, leave: bool) -> None:
     """Whoever called was killed meanwhile: what it set going must not come up after the stop."""
     bot = lab.target()
-    order = lab.caller("start", bot)
-    watcher = wait_for(lambda: next(iter(lab.watchers()), None))
+    order = lab.caller("start", bot, halts=True)
+    watcher, argv = wait_for(lambda: next(((pid, one.argv) for pid, one in lab.watchers().items() if waits(one)), None))
+    wait_for(lambda: state_of(order.pid) == "T")
     os.kill(watcher, signal.SIGSTOP)
+    wait_for(lambda: state_of(watcher) == "T")
+    if leave:
+        os.kill(order.pid, signal.SIGCONT)
+        wait_for(lambda: bytes_in_pipe(watcher, int(argv[-1])) == 1)
     order.kill()
+    assert not lab.pids("bot")
     assert stop(bot).left == ()
     assert not lab.processes()
-    up(lab, bot)
-    assert len(lab.pids("bot")) <= 2
-    assert overlaps(lab.stamps()) == []
+    first = up(lab, bot)
+    assert lab.pids("bot") == {first}
+
+
+def waits(one: Proc) -> bool:
+    """Whether it is a watcher that is told by a pipe, its last argument, to begin; not what it was forked from."""
+    return one.argv[4] == "watch"
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def bytes_in_pipe(pid: int, number: int) -> int:
+    """How many bytes wait there for that process."""
+    end = os.open(f"/proc/{pid}/fd/{number}", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, bytes(4)), sys.byteorder)
+    finally:
+        os.close(end)
 
 
 def test_signals_for_the_group_do_not_reach_the_watcher(lab: Lab) -> None:

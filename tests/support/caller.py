@@ -1,6 +1,6 @@
 """Another program that starts, stops or restarts a bot: `caller.py JSON` (see Lab.caller).
 
-`fork`: so many processes do it at the same moment; each writes its result as one line of JSON to `results`.
+`halts`: a start stops itself before its watcher may begin. `fork`: so many processes do it at the same moment; each writes its result as one line of JSON to `results`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from botkeep.model import Actor, BotkeepError
-from botkeep.runtimes import RUNTIMES, Runtime, Target
+from botkeep.runtimes import RUNTIMES, Runtime, Target, process
 from botkeep.runtimes.procs import ProcessTable
 from support.bots import from_json
 
@@ -53,7 +53,20 @@ def _runtime(target: Target) -> Runtime:
     return RUNTIMES[target.config.kind if target.config else "process"]
 
 
+def _halt_before_leave() -> None:
+    """Stop this program, as SIGSTOP does, when its watcher is under way and may not start the bot yet."""
+    go_on = process._require_alone
+
+    def halt(target: Target, launcher: int) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        go_on(target, launcher)
+
+    process._require_alone = halt
+
+
 def _start(target: Target, spec: dict[str, Any]) -> dict[str, Any]:
+    if spec.get("halts"):
+        _halt_before_leave()
     started = _runtime(target).start(target, spec.get("entry", "e1"), time.monotonic() + 20)
     return {"pid": started.instance.pid if started.instance else None, "generation": started.generation}
 

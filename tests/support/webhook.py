@@ -20,6 +20,8 @@ class Webhook:
     headers: dict[str, str] = field(default_factory=dict)
     came: list[dict[str, Any]] = field(default_factory=list)
     """Also what was refused."""
+    taken: list[dict[str, Any]] = field(default_factory=list)
+    """What was answered with 2xx."""
 
     @property
     def url(self) -> str:
@@ -37,8 +39,11 @@ def webhook() -> Iterator[Webhook]:
             """Nothing: pytest shows what failed."""
 
         def do_POST(self) -> None:
-            known.came.append(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
-            self.send_response(known.status)
+            message, status = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0)))), known.status
+            known.came.append(message)
+            if status < 300:
+                known.taken.append(message)
+            self.send_response(status)
             for name, value in known.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", "0")

@@ -94,8 +94,9 @@ def one_line(told: Told) -> str:
 # --- how it is used ----------------------------------------------------------------------------------------------
 
 ALL = (
-    "init doctor check status diagnose round start stop restart poll approve restore backup store pnl report "
-    "alerts silence note journal playbooks signatures schedule supervisord-config systemd-units swarm-stack docs serve demo"
+    "init doctor check status diagnose round watch start stop restart poll approve restore backup store pnl report "
+    "alerts silence note journal playbooks signatures schedule supervisord-config systemd-units swarm-stack docs serve "
+    "demo"
 )
 
 

@@ -98,13 +98,17 @@ def test_the_first_users_file_loads_as_it_is(workspace: Workspace) -> None:
 
 
 def test_every_key_loads_and_paths_become_absolute(workspace: Workspace) -> None:
-    bot = load(
+    fleet = load(
         workspace,
         {
             "$schema": "./bots.schema.json",
             "timezone": "Europe/Lisbon",
             "notify": ["tgram://${TOKEN}/${CHAT}"],
             "notify_env": "notify.env",
+            "heartbeat_url": "https://hc.example.org/ping/${PING}",
+            "wake": ["claude", "-p"],
+            "wakes_per_hour": 2,
+            "commit": True,
             "allowed_hosts": ["bots.lan"],
             "bots": [
                 {
@@ -119,19 +123,23 @@ def test_every_key_loads_and_paths_become_absolute(workspace: Workspace) -> None
                     "progress": {"file": "beat", "every": "10m"},
                     "limits": POLLING,
                     "restart_every": "1h",
+                    "pause": "20s",
                     "max_trades_per_hour": 3,
                     "timezone": "Asia/Tokyo",
                 }
             ],
         },
-    ).bots[0]
+    )
+    (bot,) = fleet.bots
+    assert (fleet.wake, fleet.wakes_per_hour, fleet.commit) == (("claude", "-p"), 2, True)
+    assert fleet.heartbeat_url == "https://hc.example.org/ping/${PING}"
     assert bot.data_file == workspace.home / "data/full.csv"
     assert bot.log_file == workspace.home / "full.log"
     assert bot.runtime.command == ["python", "full.py"]
     assert bot.capital == Decimal("1000.10")
     assert bot.progress is not None
     assert (bot.progress.file, bot.progress.every) == (workspace.home / "beat", timedelta(minutes=10))
-    assert bot.restart_every == timedelta(hours=1)
+    assert (bot.restart_every, bot.pause) == (timedelta(hours=1), timedelta(seconds=20))
     assert bot.format_options().delimiter == ";"
     assert bot.format_options().quote == "USDT"
 

@@ -44,7 +44,6 @@ from .model import (
     Wanted,
     iso,
 )
-from .openfiles import nobody_writes
 from .permits import permit
 from .playbooks import Policy
 from .runtimes import Started, Stopped, Target
@@ -92,7 +91,7 @@ def restart(
     if bot.runtime is None:
         refusal = permit(action, blank(bench, bot), bench.playbooks, History(), bench.clock(), can_restart=False)
         return refused(case, refusal)
-    asked_at = case.runtime.look(case.target, bench.table()).generation
+    asked_at = _generation_seen(case)
     with locked(case) as held:
         if not held:
             return busy(case)
@@ -226,6 +225,13 @@ def _acknowledged(case: Case, verdict: Verdict, before: History) -> str | None:
     return f"a person starts what {before.held.entry} stopped" if wanted and before.held else None
 
 
+def _generation_seen(case: Case) -> int:
+    """Of the run that the caller knows of: what a start recorded since the process table was read is newer."""
+    seen = case.bench.just_seen(case.bot.name)
+    runtime = seen.observation.runtime if seen else case.runtime.look(case.target, case.bench.table())
+    return runtime.generation
+
+
 def _seen_now(case: Case, asked_at: int) -> RuntimeLook:
     """What is there, with the lock held. What was seen before it was says nothing if somebody started it meanwhile."""
     seen = case.runtime.look(case.target, case.bench.table())
@@ -317,7 +323,11 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
 def _is_down(case: Case, seen: RuntimeLook) -> bool:
     """Whether nothing of it was seen, and its start proves by itself that nothing is: to prove it twice takes longer
     than to start it."""
-    return not seen.instances and bool(getattr(case.runtime, "START_PROVES", False))
+    return not seen.instances and _start_proves(case)
+
+
+def _start_proves(case: Case) -> bool:
+    return bool(getattr(case.runtime, "START_PROVES", False))
 
 
 def _stop_it(case: Case) -> Stopped:
@@ -365,7 +375,7 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
     with suppress(LedgerError):  # we stopped it: a disk that filled up meanwhile must not keep it down
         case.bench.ledger.set_cursor(name, "launched", {"entry": intent.id})
     try:
-        require_only_writer(case)
+        _require_only_writer_left(case)
     except EngineError as error:  # nothing was tried, so it does not count for the back-off
         return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data=UNATTEMPTED)
     try:
@@ -417,13 +427,23 @@ def require_only_writer(case: Case) -> None:
     """
     if case.bot.data_file is None:
         return
-    file = DataFile.of(case.bot)
-    writers = () if all(map(nobody_writes, file.files())) else file.writers()
+    writers = DataFile.of(case.bot).writers()
     if writers:
         who = ", ".join(f"pid {pid}" for pid in writers)
         raise EngineError(
             f"{who} has its data file open for writing, perhaps a copy under another engine. End it first."
         )
+
+
+def _require_only_writer_left(case: Case) -> None:
+    """The same, once what no look had seen of the bot is stopped: what a dead run left behind may be who writes."""
+    try:
+        require_only_writer(case)
+    except EngineError:
+        if not _start_proves(case):
+            raise
+        _stop_it(case)
+        require_only_writer(case)
 
 
 def _with_environment(case: Case) -> Target:

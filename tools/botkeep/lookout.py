@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import re
 import select
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
-from .runtimes.procs import boot_id, has_pidfs, read_proc
+from .model import utc_now
+from .runtimes.procs import CLOCK_TICKS, Proc, boot_id, has_pidfs, read_proc
 
 KEY = re.compile(r"([0-9a-f]{8}):(\d+):(\d+):(\d+)")
 """An instance's key, if it is a process of this machine: boot, pid, start time, inode of its pidfd."""
+CLOCK_STEP = 0.02
+"""Seconds by which the kernel rounds the start of a process."""
 
 
 @dataclass(frozen=True)
 class _Followed:
     bot: str
-    key: str
+    what: tuple[str | None, int]
+    """Which run, and its pid."""
     fd: int
     state: int
     """Its /proc/PID/stat, open: of this process for ever, whoever has the pid later."""
@@ -31,27 +38,33 @@ class Lookout:
         self._by_bot: dict[str, _Followed] = {}
         self._by_fd: dict[int, _Followed] = {}
         self._frozen: set[str] = set()
-        self._gone: set[str] = set()
-        """Keys that were found gone: said once, then the bot's next look says what is true."""
+        self._gone: dict[str, tuple[tuple[str | None, int], int]] = {}
+        """Bot -> the run that was found gone, and how often: an engine may be slow to say what the kernel knows."""
 
-    def follow(self, bot: str, key: str | None) -> bool:
-        """Wait for the end of this instance. False: it has ended already, and nobody was told of that yet."""
-        known = self._by_bot.get(bot)
-        if known is not None and known.key == key:
-            return True
+    def follow(self, bot: str, key: str | None, pid: int | None, at: datetime, *, exact: bool) -> int:
+        """Wait for the end of this run, which lived at `at`; `pid`: its main process here, None: it has none.
+
+        `exact`: its key is that of a process; an engine's names its run in the engine's own way. Gives how often this
+        run was found to be over already; 0: it is waited for, or there is nothing to wait for.
+        """
+        match = KEY.fullmatch(key or "") if exact else None
+        if pid is None or (match is not None and match[1] != self._boot):
+            self.drop(bot)
+            return 0  # it is down, or its engine says how it is
+        what, known = (key, pid), self._by_bot.get(bot)
+        if known is not None and known.what == what:
+            return 0
         self.drop(bot)
-        match = KEY.fullmatch(key or "")
-        if match is None or match[1] != self._boot or key is None:
-            return True  # nothing to wait for: it is down, or its engine says how it is
-        fds = _opened(int(match[2]), int(match[3]), int(match[4]))
+        fds = _opened(int(match[2]), int(match[3]), int(match[4])) if match else _opened_before(pid, at)
         if fds is None:
-            told = key in self._gone
-            self._gone = {key}
-            return told
-        followed = _Followed(bot, key, *fds)
+            before, times = self._gone.get(bot, (what, 0))
+            self._gone[bot] = (what, times + 1 if before == what else 1)
+            return self._gone[bot][1]
+        self._gone.pop(bot, None)
+        followed = _Followed(bot, what, *fds)
         self._by_bot[bot] = self._by_fd[followed.fd] = followed
         self._poller.register(followed.fd, select.POLLIN)
-        return True
+        return 0
 
     def frozen(self) -> list[str]:
         """Bots whose process is stopped by a signal, each once while it is: no event tells that."""
@@ -97,14 +110,29 @@ def _is_stopped(state: int) -> bool:
 
 
 def _opened(pid: int, ticks: int, inode: int) -> tuple[int, int] | None:
-    """A pidfd of exactly this process, and its state: opened first, then proven, so that no reused pid slips in."""
+    """A pidfd of exactly this process, and its state."""
+
+    def same(proc: Proc, fd: int) -> bool:
+        return proc.start_ticks == ticks and (not inode or not has_pidfs() or os.fstat(fd).st_ino == inode)
+
+    return _proven(pid, same)
+
+
+def _opened_before(pid: int, at: datetime) -> tuple[int, int] | None:
+    """The same for a run of an engine, which names only the pid: whoever took that over since began later."""
+    ago = (utc_now() - at).total_seconds()
+    until = time.clock_gettime(time.CLOCK_BOOTTIME) - max(0.0, ago) + CLOCK_STEP
+    return _proven(pid, lambda proc, _: proc.start_ticks / CLOCK_TICKS <= until)
+
+
+def _proven(pid: int, same: Callable[[Proc, int], bool]) -> tuple[int, int] | None:
+    """Opened first, then proven, so that no reused pid slips in. None: it is gone."""
     fds: list[int] = []
     try:
         fds.append(os.pidfd_open(pid))
         fds.append(os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC))
         proc = read_proc(pid)
-        same = proc is not None and not proc.dead and proc.start_ticks == ticks
-        if same and (not inode or not has_pidfs() or os.fstat(fds[0]).st_ino == inode):
+        if proc is not None and not proc.dead and same(proc, fds[0]):
             return fds[0], fds[1]
     except OSError:
         pass

@@ -8,9 +8,7 @@ which is ours to ask, is asked itself: a snapshot of a btrfs volume has the same
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,28 +33,6 @@ def inode_of(path: Path) -> Inode | None:
         mount = _Mounts().device(os.getpid(), said.mount) if said else None
         device = mount or f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
         return device, said.inode if said and said.inode is not None else status.st_ino
-    finally:
-        os.close(fd)
-
-
-def nobody_writes(path: Path) -> bool:
-    """Whether the kernel itself says that no process has this file open for writing. False: it may be, or nobody knows.
-
-    It gives a read lease for nothing but such a file; to ask the descriptors of all processes takes a hundred times
-    as long. Never for a database that this program may be reading: to close a file drops its own locks on it.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # who opens it now has us told: SIGIO would end us
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError:
-        return False
-    else:
-        return True
     finally:
         os.close(fd)
 

@@ -101,6 +101,7 @@ EXAMPLE_BOTS: dict[str, Any] = {
                 }
             },
             "restart_every": "1d",
+            "pause": "30s",
             "timezone": "Europe/Lisbon",
         },
         {

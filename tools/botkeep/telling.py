@@ -328,7 +328,7 @@ class _ToldMeanwhileError(Exception):
 
 
 def _refuse_second(known: Known, one: Open | None, about: Open | None) -> None:
-    """In the transaction that tells it: an incident that is new must still be so, one that goes on must be as we knew it.
+    """In the transaction that tells it: a new incident must still be new, one that goes on must be as we knew it.
 
     Raises _ToldMeanwhileError.
     """
@@ -337,10 +337,9 @@ def _refuse_second(known: Known, one: Open | None, about: Open | None) -> None:
         same = now is not None and (now.reminders, now.faults, now.given_up) == (
             about.reminders, about.faults, about.given_up,
         )  # fmt: skip
+    elif one is not None and one.incident:
+        same = known.incident(one.incident) is None
     else:
-        same = one is None or not (
-            any(row.incident == one.incident for row in known.opens if one.incident)
-            or (len(one.bots) == 1 and any(row.bot == one.bots[0] for row in known.opens))
-        )
+        same = one is None or not any(row.bot == one.bot and not row.incident for row in known.opens)
     if not same:
         raise _ToldMeanwhileError

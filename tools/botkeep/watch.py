@@ -1,10 +1,10 @@
 """Rounds without a model, on events: `botkeep watch`. One process for a workspace, which only waits.
 
 It does nothing by itself: each bot's turn is `Desk.round_for`, in a thread of its own, so that nobody waits for a bot
-whose engine is away. A turn comes when the kernel says that a bot's process ended, when its `check_interval` is over,
-when a refused action may be asked for again, and when bots.json was edited. Locks and the ledger are the same as for
-cron's rounds and assistants beside it: what one of them does, no other does again. Killed at any moment, it leaves what
-they leave; the next start reconciles.
+whose engine is away. A turn comes when the kernel says that a bot's process ended, when Docker tells that something
+happened to its container, when its `check_interval` is over, when a refused action may be asked for again, and when
+bots.json was edited. Locks and the ledger are the same as for cron's rounds and assistants beside it: what one of them
+does, no other does again. Killed at any moment, it leaves what they leave; the next start reconciles.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .fresh import Fresh
 from .lookout import Lookout
 from .model import ActionReport, BotkeepError, LedgerError, Result, Status, UsageError, Verdict
 from .rounds import Desk, RoundReport
+from .runtimes import docker_events
 from .untrusted import clean
 
 TURN = 2.0
@@ -65,6 +66,15 @@ class _Seen:
     verdicts: tuple[Verdict, ...]
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """What an engine told of these bots; or why it tells nothing now."""
+
+    names: tuple[str, ...]
+    about: str
+    trouble: str
+
+
 @dataclass
 class Watch:
     """One watcher. `say`: where its lines go, one for each thing that it did or saw."""
@@ -79,7 +89,9 @@ class Watch:
         self.poller = select.poll()
         self.lookout = Lookout(self.poller)
         self.outside = heartbeat.Outside()
-        self.done: queue.SimpleQueue[_Done | _Seen] = queue.SimpleQueue()
+        self.streams = docker_events.Streams(lambda *told: self._give(_Heard(*told)))
+        self.listened: Fleet | None = None
+        self.done: queue.SimpleQueue[_Done | _Seen | _Heard] = queue.SimpleQueue()
         self.jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.threads, self.busy = 0, 0
         self.woken, self.waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -153,7 +165,9 @@ class Watch:
             self._look_at_once(bot)
         while not self.done.empty():
             one = self.done.get()
-            if isinstance(one, _Seen):
+            if isinstance(one, _Heard):
+                self._hear(one)
+            elif isinstance(one, _Seen):
                 self._take_in_first(one, fleet)
             else:
                 self._take_in(one, fleet)
@@ -169,6 +183,7 @@ class Watch:
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
         self.lookout.close()
+        self.streams.end()
         ready.give_up()
         with suppress(LedgerError):
             heartbeat.beat(self.desk.ledger, self.began, self.desk.clock(), ended=True)
@@ -190,6 +205,9 @@ class Watch:
             del self.due[name]
             self.unseen.discard(name)
             self.lookout.drop(name)
+        if rules.fleet is not self.listened:
+            self.listened = rules.fleet
+            self.streams.listen_for({bot.name: bot.runtime for bot in rules.fleet.bots})
         return rules.fleet
 
     def _mention(self, about: tuple[str, ...], text: str) -> None:
@@ -223,6 +241,14 @@ class Watch:
         self.under_way[bot] += 1
         self._submit((bot,), alone=True)
 
+    def _hear(self, heard: _Heard) -> None:
+        """Something happened to these bots' containers. Without the stream they have their turns at the usual times."""
+        away = f"{heard.trouble} Until its events are back, its bots are looked at every check_interval."
+        self._mention(("events", heard.about), away if heard.trouble else "")
+        for name in heard.names:
+            if name in self.due:
+                self._look_at_once(name)
+
     def _submit(self, names: tuple[str, ...], *, alone: bool = False) -> None:
         self._work(lambda: self._finish(names, alone=alone))
 
@@ -247,7 +273,7 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - what one bot's turn breaks on must not end the others' watcher
             self._give(_Done(names, None, f"{', '.join(names)}: {type(error).__name__}: {error}", alone))
 
-    def _give(self, done: _Done | _Seen) -> None:
+    def _give(self, done: _Done | _Seen | _Heard) -> None:
         self.done.put(done)
         with suppress(BlockingIOError):
             os.write(self.waker, b"d")
@@ -258,7 +284,7 @@ class Watch:
         """Who is well is waited for from now on, while others of the same job are started."""
         for verdict in seen.verdicts:
             if verdict.bot in self.due and not self.under_way[verdict.bot] and verdict.status is Status.HEALTHY:
-                self._follow(verdict, None, interval_of(fleet.get(verdict.bot).bot))
+                self._follow(verdict, None, fleet.get(verdict.bot).bot)
 
     def _take_in(self, done: _Done, fleet: Fleet) -> None:
         """What a turn gave: said, waited for, and when each of its bots has its next turn."""
@@ -279,7 +305,7 @@ class Watch:
         self._follow_up(done.report)
         for verdict in done.report.verdicts:
             if verdict.bot in self.due:
-                self._follow(verdict, actions.get(verdict.bot), interval_of(fleet.get(verdict.bot).bot))
+                self._follow(verdict, actions.get(verdict.bot), fleet.get(verdict.bot).bot)
         self._plan(done.report)
         for name in self.again & set(done.names):
             self.again.discard(name)
@@ -320,14 +346,15 @@ class Watch:
                 self.due[name] = min(self.due[name], time.monotonic() + heartbeat.EVERY.total_seconds() / 2)
         self._ping("fail")
 
-    def _follow(self, verdict: Verdict, action: ActionReport | None, interval: float) -> None:
+    def _follow(self, verdict: Verdict, action: ActionReport | None, bot: Bot | None) -> None:
         """Wait for the end of what runs; come back when something can be done about what does not."""
-        now = time.monotonic()
-        if verdict.pid is None or not self.lookout.follow(verdict.bot, verdict.instance):
-            self.lookout.drop(verdict.bot)
-            if verdict.pid is not None:  # it ended between the look and now
-                self._look_at_once(verdict.bot)
-                return
+        now, interval, exact = time.monotonic(), interval_of(bot), kind_of(bot) == "process"
+        over = self.lookout.follow(verdict.bot, verdict.instance, verdict.pid, verdict.at, exact=exact)
+        if over == 1:  # it ended between the look and now
+            self._look_at_once(verdict.bot)
+            return
+        if over:  # its engine has not noticed yet
+            self.due[verdict.bot] = min(self.due[verdict.bot], now + min(2.0 ** min(over, 16), interval))
         wait = _comes_back(verdict, action, self.desk.clock())
         if wait is not None:
             self.due[verdict.bot] = min(self.due[verdict.bot], now + min(wait, interval))

@@ -35,6 +35,8 @@ from .docker_address import Address
 
 BYTES = 64 << 20
 """That one conversation may bring: a list of ten thousand containers is a fifth of it."""
+LINE = 1 << 20
+"""Bytes of one line of what an engine tells as it happens."""
 URL = "http+docker://engine"
 STATED = 2048
 """Bytes of what `ssh` says that are read."""
@@ -136,6 +138,8 @@ class Link:
         self.client: Any = None
         self._child: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
+        self.socket: socket.socket | None = None
+        """The newest one."""
         self._adapter = _Adapter(self)
 
     def open(self) -> None:
@@ -290,6 +294,15 @@ class Link:
         lines = self._stderr.read(STATED).decode("utf-8", "replace").strip().splitlines()
         return clean(lines[-1], 200) if lines else f"nothing, and ended with exit code {self._child.returncode}"
 
+    def cut(self) -> None:
+        """From another thread: whoever waits for an answer gets an error now, and closes the link."""
+        connection, child = self.socket, self._child
+        if connection is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        if child is not None:
+            child.kill()
+
     def close(self) -> None:
         """Nothing of it is left."""
         self._adapter.close()
@@ -322,7 +335,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         self._link = link
 
     def connect(self) -> None:
-        self.sock = self._link.dial()
+        self.sock = self._link.socket = self._link.dial()
 
 
 class _Pool(urllib3.connectionpool.HTTPConnectionPool):
@@ -381,6 +394,37 @@ def talk(address: Address, seconds: float, most: int = BYTES) -> Iterator[Any]:
         raise link.explained(error) from error
     finally:
         _give_back(link, sound=sound)
+
+
+@contextmanager
+def listen(link: Link, path: str, query: dict[str, str], seconds: float) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """What an engine tells for as long as it is listened to: (its clock's time, the lines as they come).
+
+    `seconds`: until it has to have begun; set `link.clock` for how long it may go on. The link is closed afterwards.
+    Raises EngineError as `talk`, TooSlowError when the time is over.
+    """
+    link.clock.begin(seconds)
+    try:
+        link.open()
+        client: Any = link.client
+        version = client.api_version
+        answer = client.get(f"{URL}/v{version}{path}", params=query, stream=True, allow_redirects=False)
+        answer.raise_for_status()
+        yield str(answer.headers.get("Date", "")), _lines(answer.raw)
+    except _TROUBLE as error:
+        raise link.explained(error) from error
+    finally:
+        link.close()
+
+
+def _lines(raw: Any) -> Iterator[bytes]:
+    """As they come. Raises ValueError for one that no event is as long as."""
+    rest = b""
+    for data in raw.stream(65536, decode_content=False):
+        *whole, rest = (rest + data).split(b"\n")
+        if len(rest) > LINE:
+            raise ValueError("a line without end")
+        yield from whole
 
 
 _TROUBLE = (

@@ -441,13 +441,11 @@ def _instance(
 # ---------------------------------------------------------------------------------------------------- the hunt
 
 
-def hunt(
-    target: Target, table: ProcessTable | None = None, *, locked: bool = False, starting: int = 0
-) -> dict[int, Proc]:
+def hunt(target: Target, table: ProcessTable | None = None, *, held: str = "", starting: int = 0) -> dict[int, Proc]:
     """Every living process of the bot, also a start under way; without the watcher that will say how it ended.
 
-    `locked`: the caller holds the bot's lock, so that nobody else can have it open who inherited it. `starting`: pid of
-    the caller's own launcher, whose watcher waits for the word that nothing was found.
+    `held`: the lock (`dev:ino`) that the caller holds, so that nobody else can have it who inherited it. `starting`:
+    pid of the caller's own launcher, whose watcher waits for the word that nothing was found.
 
     Raises EngineError if this program runs inside the bot, or where two bots cannot be told apart.
     """
@@ -455,7 +453,7 @@ def hunt(
     record = read_record(target.run_dir)
     run_dir = str(target.run_dir)
     watchers = [one for one in table.watchers.get(run_dir, ()) if starting not in (one, *table.ancestors(one))]
-    found = {*matches(target, table), *watchers, *_carriers(target, table, record, locked=locked)}
+    found = {*matches(target, table), *watchers, *_carriers(target, table, record, held)}
     watcher = record.watcher(table) if record else None
     recorded = (record.bot(table), watcher) if record else ()
     found |= {proc.pid for proc in recorded if proc}
@@ -469,16 +467,15 @@ def hunt(
     return living
 
 
-def _carriers(target: Target, table: ProcessTable, record: Record | None, *, locked: bool) -> set[int]:
+def _carriers(target: Target, table: ProcessTable, record: Record | None, held: str) -> set[int]:
     """Whatever has the bot's lock open or carries its marker; the recorded lock too, should its file be gone.
 
     Who has it open is asked of every process's descriptors, which takes longer than all the rest: not for a lock that
     the caller got, since the kernel gives it to nobody while a process lives that inherited it.
     """
-    own = lock_name(target)
-    locks = {lock for lock in (own, record.lock if record else None) if lock}
+    locks = {lock for lock in (lock_name(target), record.lock if record else None) if lock}
     markers = {marker_value(lock, target.name) for lock in locks}
-    asked = locks - {own} if locked else locks
+    asked = locks - {held}
     return (lock_holders(asked) if asked else set()) | {pid for pid in table.procs if table.marker(pid) in markers}
 
 

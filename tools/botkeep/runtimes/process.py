@@ -27,7 +27,17 @@ from . import ready
 from .base import Started, StillAliveError, Stopped, Target
 from .ending import EMPTY_SCANS, SCAN_PAUSE, Find, describe, kill, signal_all, wait_for_any, wait_until_gone
 from .find import command_of, hunt, instances, lock_name, marker_value
-from .procs import MARKER, Proc, ProcessTable, lock_holders, process_key, read_proc, read_program, watched_by
+from .procs import (
+    MARKER,
+    Proc,
+    ProcessTable,
+    is_launcher,
+    lock_holders,
+    process_key,
+    read_proc,
+    read_program,
+    watched_by,
+)
 from .record import Record, ask, exit_of, read_exit, read_record, unask
 
 KIND = "process"
@@ -211,7 +221,7 @@ def _still_held(target: Target) -> tuple[str, ...]:
     if lock_name(target) is None:
         return ()
     lock = Lock(target.run_dir / "run.lock")
-    if lock.acquire(wait=ALONE_SECONDS):
+    if lock.acquire(wait=ALONE_SECONDS) or (_wake_launchers() and lock.acquire(wait=LOCK_SECONDS)):
         lock.release()
         return ()
     return (_holders(target),)
@@ -221,6 +231,14 @@ def _holders(target: Target) -> str:
     name = lock_name(target)
     pids = lock_holders({name} if name else ()) - {os.getpid()}
     return f"{', '.join(f'pid {pid}' for pid in sorted(pids)) or 'a process that we may not see'} (it holds its lock)"
+
+
+def _wake_launchers() -> bool:
+    """A frozen launcher whose caller was killed has the lock in an order that it has not read: awake, it ends."""
+    procs = ProcessTable.read().procs
+    frozen = {pid: proc for pid, proc in procs.items() if is_launcher(proc) and proc.state == "T"}
+    signal_all(frozen, signal.SIGCONT)
+    return bool(frozen)
 
 
 def _end_idle_watchers(target: Target) -> None:
@@ -273,18 +291,27 @@ def _take_lock(target: Target, deadline: float) -> Lock:
     raise StillAliveError(f"{target.name} was not started: {_holders(target)} still lives. Stop it first.")
 
 
-def _require_alone(target: Target, launcher: int) -> None:
-    """Nothing of the bot is alive but our own start: two scans in a row are empty. Looked at for a while: what ends
-    just now is a zombie or half gone for a moment."""
-    until, table, empty = time.monotonic() + ALONE_SECONDS, target.table or ProcessTable.read(), 0
+def _require_alone(target: Target, lock: Lock, launcher: int) -> float:
+    """Nothing of the bot is alive but our own start: two scans in a row are empty, both of after we got the lock.
+    Looked at for a while: what ends just now is a zombie or half gone for a moment. Returns a time.monotonic() before
+    the last of them began."""
+    until, table, empty, began = time.monotonic() + ALONE_SECONDS, target.table, 0, 0.0
     while empty < EMPTY_SCANS:
-        alive = hunt(target, table, locked=True, starting=launcher)
+        began = time.monotonic()
+        table = table.again() if table else ProcessTable.read()
+        alive = hunt(target, table, held=_name_of(lock), starting=launcher)
         empty = 0 if alive else empty + 1
         if alive and time.monotonic() > until:
             _refuse_living(target, alive)
         if alive:
             time.sleep(SCAN_PAUSE)
-        table = ProcessTable.read() if alive else table.again()
+    return began
+
+
+def _name_of(lock: Lock) -> str:
+    """`dev:ino` of the lock that we hold, whatever became of its name."""
+    status = os.fstat(lock.fd) if lock.fd is not None else None
+    return f"{status.st_dev}:{status.st_ino}" if status else ""
 
 
 def _refuse_living(target: Target, alive: dict[int, Proc]) -> None:
@@ -302,7 +329,7 @@ def _launch(target: Target, lock: Lock, entry: str, deadline: float) -> Started:
         raise EngineError(f"{target.name} could not be started: {error}.") from error
     record = read_record(target.run_dir)
     if record is None or record.generation != generation:
-        _abandon(target, generation)
+        _abandon(target, lock, generation)
         record = read_record(target.run_dir)
     if record is None or record.generation != generation:
         raise EngineError(f"{target.name} could not be started: {_why_not(target, code)}.")
@@ -345,13 +372,11 @@ def _run_launcher(target: Target, lock: Lock, generation: int, entry: str, deadl
         raise
     finally:
         os.close(permit)
-    word = b"0"
     try:
-        _require_alone(target, launcher.pid)
-        word = b"1"
-    finally:
+        proven = _require_alone(target, lock, launcher.pid)
         with suppress(BrokenPipeError):  # it ended by itself, and says why
-            os.write(leave, word)
+            os.write(leave, b"%.6f" % proven)
+    finally:
         os.close(leave)
         code = _code_of(launcher, deadline)
     return code
@@ -383,15 +408,23 @@ def _code_of(launcher: subprocess.Popen[bytes], deadline: float) -> int | None:
         return None
 
 
-def _abandon(target: Target, generation: int) -> None:
+def _abandon(target: Target, lock: Lock, generation: int) -> None:
     """The launcher was killed or did not answer: its watcher must not start the bot behind our back."""
     until = time.monotonic() + KILL_SECONDS
-    while (under_way := _watchers(target)) and time.monotonic() < until:
+    while (under_way := _watchers(target) | _launchers_with(lock)) and time.monotonic() < until:
         record = read_record(target.run_dir)
         if record and record.generation == generation:
             return  # it was only late
         signal_all(under_way, signal.SIGKILL)
         wait_for_any(under_way, 0.05)
+
+
+def _launchers_with(lock: Lock) -> dict[int, Proc]:
+    """Who was launched with this very lock and has not yet become a watcher: a launcher that waited for its order
+    names no bot in its command line, and what it forks does not either."""
+    table = ProcessTable.read()
+    shims = {pid: proc for pid, proc in table.procs.items() if is_launcher(proc) and not proc.dead}
+    return {pid: shims[pid] for pid in lock_holders({_name_of(lock)}, shims)}
 
 
 def _why_not(target: Target, code: int | None) -> str:

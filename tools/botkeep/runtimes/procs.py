@@ -192,15 +192,11 @@ def read_proc(pid: int) -> Proc | None:
     return Proc(pid, int(rest[0]), state, ticks, uid, comm, argv, pages * PAGE_BYTES, threads, int(rest[24]))
 
 
-def _is_unchanged(known: Proc) -> bool:
-    """Whether it is the same process that still runs the same program: each has its stack elsewhere."""
-    try:
-        comm, state, rest = _parse_stat(_read(f"/proc/{known.pid}/stat", 4096))
-    except (*GONE, ValueError):
-        return False
-    now = (comm, state in DEAD_STATES, int(rest[0]), int(rest[16]), int(rest[18]), int(rest[24]))
-    return now == (
-        known.comm, known.state in DEAD_STATES, known.ppid, known.threads, known.start_ticks, known.stack
+def _is_unchanged(known: Proc, now: Proc) -> bool:
+    """Whether it is the same process that still runs the same program: each has its stack elsewhere, if the kernel
+    places stacks at random, and if we may know where."""
+    return now.stack != 0 and (now.start_ticks, now.stack, now.comm, now.argv) == (
+        known.start_ticks, known.stack, known.comm, known.argv
     )  # fmt: skip
 
 
@@ -267,6 +263,12 @@ def watched_by(proc: Proc) -> str | None:
     return argv[5] if argv[3].endswith(WATCHER_ENDING) else None
 
 
+def is_launcher(proc: Proc) -> bool:
+    """Whether this is shim.py at any of its stages, of whichever bot; one that waits for an order has none yet."""
+    argv = proc.argv
+    return len(argv) > 4 and argv[1:3] == ("-I", "-S") and argv[3].endswith(WATCHER_ENDING)
+
+
 Kin = Callable[[tuple[str, ...]], bool]
 """Whether a command line is of a kind of program."""
 
@@ -288,17 +290,15 @@ class ProcessTable:
         return cls({proc.pid: proc for proc in map(read_proc, all_pids()) if proc is not None})
 
     def again(self) -> ProcessTable:
-        """The table a moment later, for less: a process is read whole if it is new, or runs another program."""
-        found, markers = {}, {}
-        for pid in all_pids():
-            known = self.procs.get(pid)
-            now = known if known is not None and _is_unchanged(known) else read_proc(pid)
-            if now is not None:
-                found[pid] = now
-                if now is known and pid in self._markers:
-                    markers[pid] = self._markers[pid]
-        following = ProcessTable(found, self.boot)
-        following._markers.update(markers)
+        """The table a moment later: what programs were executed with is not asked again.
+
+        The command lines are: a program may write another one over its own, and look like another by that.
+        """
+        following = ProcessTable(ProcessTable.read().procs, self.boot)
+        for pid, marker in self._markers.items():
+            known, now = self.procs.get(pid), following.procs.get(pid)
+            if known is not None and now is not None and _is_unchanged(known, now):
+                following._markers[pid] = marker
         return following
 
     def marker(self, pid: int) -> str | None:

@@ -39,7 +39,9 @@ class _Waiting:
         return self.process.poll() is None
 
     def end(self) -> None:
+        """Killed, since one that somebody froze would not see that the line is closed."""
         self.line.close()
+        self.process.kill()
         self.process.wait()
 
 

@@ -23,6 +23,8 @@ RECORD_BYTES = 512
 PR_SET_CHILD_SUBREAPER = 36
 NEVER_RECORDED = 4
 ERRNO_BASE = 100
+LEAVE_SECONDS = 10.0
+"""How long the proof that nothing of the bot is alive is one; the caller does not wait longer for us either."""
 
 
 def ready(line_fd: str) -> None:
@@ -102,6 +104,7 @@ def watch(run_dir: str, lock_fd: str, generation: str, entry: str, report_fd: st
     try:
         run = Run(run_dir, int(lock_fd), generation, entry)
         _wait_for_leave(int(permit_fd))
+        run.require_own_lock()
         error = run.begin()
     except OSError as problem:
         _answer(report, b"!%d" % (problem.errno or 0))
@@ -114,10 +117,11 @@ def watch(run_dir: str, lock_fd: str, generation: str, entry: str, report_fd: st
 
 
 def _wait_for_leave(permit: int) -> None:
-    """A one: the caller has proven that nothing of the bot is alive. Else it found something, or was killed."""
-    given = os.read(permit, 1)
+    """The moment at which the caller began to prove that nothing of the bot is alive. Else it found something, or was
+    killed. A proof that is old, since one of us was frozen meanwhile, says nothing of the copy started since."""
+    given = os.read(permit, 64)
     os.close(permit)
-    if given != b"1":
+    if not given or not 0 <= time.monotonic() - float(given) < LEAVE_SECONDS:
         os._exit(NEVER_RECORDED)
 
 
@@ -165,16 +169,15 @@ class Run:
         self.error = b""
         self.kills = _out_of_memory_kills()
         with open(run_dir + "/spawn", "rb") as file:
-            wanted, limit, self.cwd, self.log, self.marker, *self.argv = file.read().split(b"\0")
+            self.wanted, limit, self.cwd, self.log, self.marker, *self.argv = file.read().split(b"\0")
         self.log_bytes = int(limit)
-        self._require_own_lock(wanted)
         self.output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.log_offset = os.fstat(self.output).st_size
 
-    def _require_own_lock(self, wanted: bytes) -> None:
+    def require_own_lock(self) -> None:
         """Whoever removed the lock file let a second caller in, who wrote another order: then this start is void."""
         ours, named = os.fstat(self.lock), os.stat(self.run_dir + "/run.lock")
-        if (ours.st_dev, ours.st_ino) != (named.st_dev, named.st_ino) or wanted != self.generation.encode():
+        if (ours.st_dev, ours.st_ino) != (named.st_dev, named.st_ino) or self.wanted != self.generation.encode():
             os._exit(NEVER_RECORDED)
 
     def begin(self) -> bytes:
