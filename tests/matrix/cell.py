@@ -206,7 +206,7 @@ class Cell:
         before, restarts = self.ahead, self.restarts_by_rounds()
         self.ahead += ahead
         answers = list(self.round().actions)
-        assert all(one.result in (Result.ASKED, Result.REFUSED) for one in answers), answers
+        assert {one.result for one in answers} <= {Result.ASKED, Result.REFUSED, Result.COALESCED}, answers
         assert self.restarts_by_rounds() == restarts, "botkeep restarted it before its time"
         self.ahead = before
         return answers

@@ -520,6 +520,36 @@ def test_whenever_botkeep_is_killed_the_next_restart_has_one_bot(tmp_path: Path,
         assert desk.journal.verify(utc_now()) == []
 
 
+def test_a_container_made_like_the_bots_is_a_copy_of_it_and_one_with_other_words_or_variables_is_another_bot(
+    made: Containers,
+) -> None:
+    target = made.docker_bot("--graceful")
+    words = made.command("--graceful")
+    name = {"NAMED": target.config.container}
+    copy = made.make(f"{made.prefix}-again", words, environment=name)
+    own = [f"{made.lab.home}:/of-its-own"]
+    others = [
+        made.make(f"{made.prefix}-5m", words, environment={**name, "TIMEFRAME": "5m"}),
+        made.make(f"{made.prefix}-eth", [*words, "--popen"], environment=name),
+        made.make(f"{made.prefix}-own", words, environment=name, host={"binds": own}),
+    ]
+    first = start(target)
+    for one in others:
+        made.client.start(one)
+    assert [one.key for one in look(target).instances] == [first.key]
+    made.client.start(copy)
+    pids = {first.pid, made.pid(copy)}
+    assert {one.pid for one in look(target).instances} == pids
+    (surveyed,) = runtime(target).survey([target], ProcessTable.read()).values()
+    assert {one.pid for one in surveyed.instances} == pids
+    with pytest.raises(EngineError, match="still alive"):
+        start(target)
+    assert stop(target).left == ()
+    assert {made.inspect(one)["State"]["Status"] for one in others} == {"running"}
+    assert made.inspect(copy)["State"]["Status"] == "exited"
+    assert [one.key != first.key for one in (start(target),)] == [True]
+
+
 def test_two_containers_of_one_service_are_a_duplicate_and_the_older_one_is_left(tmp_path: Path) -> None:
     with place(tmp_path / "home", KINDS["compose"]) as here:
         here.up()

@@ -38,16 +38,19 @@ class Containers:
         return [interpreter(), SCRIPT, *switches]
 
     def make(self, name: str, command: Sequence[str], **more: Any) -> str:
-        """Make a container that works in the lab's folder, and sees pids as we do; gives its id."""
+        """Make a container that works in the lab's folder, and sees pids as we do; gives its id. Each has a variable
+        of its own, as bots have: two that have everything in common are one bot twice."""
         host = {"network_mode": "none", "pid_mode": "host", **more.pop("host", {})}
         home = str(self.lab.home)
+        binds = [f"{home}:{home}", *host.pop("binds", ())]
         made = self.client.create_container(
             more.pop("image", PYTHON),
             list(command),
             name=name,
             working_dir=home,
             labels={LABEL: self.lab.token, **more.pop("labels", {})},
-            host_config=self.client.create_host_config(binds=[f"{home}:{home}"], **host),
+            host_config=self.client.create_host_config(binds=binds, **host),
+            environment={"NAMED": name, **more.pop("environment", {})},
             **more,
         )
         return str(made["Id"])

@@ -116,6 +116,17 @@ def test_a_line_break_in_a_command_belongs_to_the_command() -> None:
     assert set(found) == {"a.service", "b.service"}
 
 
+def test_no_line_of_a_command_is_taken_for_what_systemd_says() -> None:
+    """The rest of this unit would be lost, and be taken for the next one's."""
+    tail = "ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=7 ; code=(null) ; status=0/0 }"
+    command = "/a -c # it\n\nMainPID=1\nActiveState=failed\nId=b.service\n\nend"
+    first = f"MainPID=7\nExecStart={{ path=/a ; argv[]={command} ; {tail}\nId=a.service\nActiveState=active\n"
+    found = by_name(records(f"{first}\nMainPID=8\nExecStart={{ path=/b ; argv[]=/b ; {tail}\nId=b.service\n"))
+    assert found["a.service"].line == command
+    assert (found["a.service"].number("MainPID"), found["a.service"].state) == (7, "active")
+    assert (found["b.service"].number("MainPID"), found["b.service"].state) == (8, "")
+
+
 @pytest.mark.parametrize("text", ["", "\n\n\n", "rubbish", "a=b\n\n", "Id=\n\nId=\n"])
 def test_rubbish_is_no_unit(text: str) -> None:
     assert by_name(records(text)) == {}
@@ -149,6 +160,8 @@ def test_spans_are_understood(text: str, seconds: float | None) -> None:
         ("deactivating", "final-sigkill", {}, InstanceState.RUNNING),
         ("inactive", "dead", {"MainPID": "0"}, None),
         ("failed", "failed", {"MainPID": "0"}, None),
+        ("inactive", "dead", {"MainPID": "0", "Job": "17"}, InstanceState.STARTING),
+        ("failed", "failed", {"MainPID": "0", "Job": "17"}, InstanceState.STARTING),
         ("active", "running", {"FreezerState": "frozen"}, InstanceState.FROZEN),
         ("active", "running", {"FreezerState": "freezing"}, InstanceState.FROZEN),
     ],
@@ -191,6 +204,14 @@ def test_a_unit_that_waits_for_its_next_run_is_none_of_its_runs() -> None:
     assert one.run == f"waiting/{RUN}"
     assert one.exit is not None
     assert (one.exit.key, one.exit.code, one.started_at) == (RUN, 3, None)
+
+
+def test_a_start_that_waits_for_other_units_is_told_and_is_no_loop() -> None:
+    one = unit(**{**OVER, "Job": "17", "Result": "start-limit-hit"})
+    assert (one.run, one.giving_up, one.started_at) == ("queued/17", "", None)
+    assert any("list-jobs" in note for note in one.notes)
+    assert one.exit is not None
+    assert one.exit.key == RUN
 
 
 @pytest.mark.parametrize(
@@ -426,6 +447,35 @@ def test_a_systemd_that_is_none_is_an_error_in_time(systemctl: Tool, script: str
     assert isinstance(seen, EngineError)
     assert told in str(seen)
     assert time.monotonic() - began < 4
+
+
+def test_a_slow_systemd_does_not_hold_up_a_start_longer_than_it_may(systemctl: Tool, tmp_path: Path) -> None:
+    (tmp_path / "said").write_text(as_lines({**STEADY, "ActiveState": "inactive", "SubState": "dead", "Job": "9"}))
+    systemctl(f"sleep 0.8; cat {tmp_path}/said")
+    began = time.monotonic()
+    with pytest.raises(EngineError, match="gave no answer in time"):
+        systemd.start(systemd.Config(kind="systemd", unit="doge"), 1.0)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_who_may_not_read_the_journal_is_known(tmp_path: Path) -> None:
+    journal = tmp_path / "3d1219c7/system.journal"
+    assert systemd_ctl.journal_is_open([str(tmp_path)])
+    journal.parent.mkdir()
+    journal.touch(0o640)
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    for mode in (0o644, 0o640):
+        journal.chmod(mode)
+        assert systemd_ctl.journal_is_open([str(tmp_path)])
+        child = os.fork()
+        if not child:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os._exit(int(systemd_ctl.journal_is_open([str(tmp_path)])))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (mode == 0o644)
 
 
 def test_names_come_after_the_options(systemctl: Tool, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 import socket
 import stat
@@ -32,6 +33,7 @@ EVERY = 60
 LATE = 15
 """Minutes after which a watcher whose rounds do not end is replaced."""
 SECRET_LENGTH = 64
+_WORD = re.compile(r"[A-Za-z_/][A-Za-z_/ -][A-Za-z0-9_/ .=-]*")
 TIMES_LATE = 3
 """So many times its own `every`, and a bot's progress file says that it gets nowhere."""
 HEAD = """\
@@ -80,7 +82,11 @@ def written(fleet: Fleet, *, image: str | None = None) -> Written:
     services = {_key(bot, stack): place.service(bot) for bot in chosen}
     if len(services) < len(chosen) or WATCHER in services:
         raise UsageError(f"Two services would have one name, or that of the {WATCHER}. Give each bot its own.")
-    secrets = {place.secret(bot, name): {"external": True} for bot in chosen for name in _secrets(fleet, bot)}
+    names = [place.secret(bot, name) for bot in chosen for name in _secrets(fleet, bot)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"Keys of two bots would be one secret, {twice}. Rename a bot, or a variable of its env file.")
+    secrets = {name: {"external": True} for name in names}
     document = {
         "version": "3.8",
         "services": {**services, WATCHER: place.watcher()},
@@ -304,6 +310,11 @@ def _yaml(document: Mapping[str, Any]) -> str:
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
             return True
 
+    def text(dumper: Whole, value: str) -> Any:
+        """In quotes unless it is surely a word: Docker takes 1e-4, 0888 and 0o14 for numbers, this dumper does not."""
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, None if _WORD.fullmatch(value) else '"')
+
+    Whole.add_representer(str, text)
     return str(yaml.dump(_literal(document), Dumper=Whole, sort_keys=False, allow_unicode=True, width=110))
 
 

@@ -117,13 +117,35 @@ class _Look:
     def run(self) -> None:
         """Ask everything. Does not raise."""
         try:
-            self.picked = pick(self.configs, list_containers(self.address, self._left()))
+            containers = list_containers(self.address, self._left())
         except EngineError as error:
             self.error = error
             return
+        self.picked = self._with_copies(pick(self.configs, containers), containers)
         wanted = {one.id: one for group in self.picked.values() if isinstance(group, tuple) for one in group}
         unknown = [one for one in wanted.values() if not self._recalled(one)]
         _in_turns([lambda one=one: self._ask(one) for one in unknown], min(INSPECTS_AT_ONCE, len(unknown)))  # type: ignore[misc]
+
+    def _with_copies(
+        self, picked: dict[str, tuple[Listed, ...] | EngineError], containers: Containers
+    ) -> dict[str, tuple[Listed, ...] | EngineError]:
+        """And containers that no bot is configured as and that were made as one of them: the same bot once more."""
+        known = {one.id for group in picked.values() if isinstance(group, tuple) for one in group}
+        others = [one for one in containers.all if one.lives and one.id not in known and one.written]
+        found = dict(picked)
+        for name, group in picked.items():
+            alike = [one for one in others if isinstance(group, tuple) and looks_like(one, group)]
+            try:
+                found[name] = (*group, *(one for one in alike if self._made_alike(one, group))) if alike else group  # type: ignore[misc,arg-type]
+            except EngineError as error:
+                found[name] = error
+        return found
+
+    def _made_alike(self, one: Listed, group: Sequence[Listed]) -> bool:
+        """Nothing of this is remembered: keys may stand in a container's variables. Raises EngineError."""
+        with transport().talk(self.address, min(INSPECT_SECONDS, self._left())) as client:
+            made = [recipe(client.inspect_container(each.id)) for each in (one, *group)]
+        return made[0] in made[1:]
 
     def _left(self) -> float:
         return max(0.0, self.until - time.monotonic())
@@ -218,6 +240,21 @@ def pick(configs: Mapping[str, BotConfig], containers: Containers) -> dict[str, 
             twice = EngineError(f"{' and '.join(names)} both mean container {called}; give each bot its own.")
             picked.update((name, twice) for name in names)
     return picked
+
+
+def looks_like(one: Listed, group: Sequence[Listed]) -> bool:
+    """As far as the list tells: the same image, words and folders, of which at least one can be written to. Two bots of
+    one image may share a folder for logs and have their own for the rest."""
+    known = [(each.image, each.command, each.lasting) for each in group]
+    return bool(one.written) and (one.image, one.command, one.lasting) in known
+
+
+def recipe(inspected: Any) -> tuple[Any, ...]:
+    """What makes two containers the same bot: image, words, folder and variables. Two bots of one script differ in
+    these. Raises LookupError, TypeError or ValueError for what is no container."""
+    made = inspected["Config"]
+    words = [list(made.get(key) or ()) for key in ("Entrypoint", "Cmd")]
+    return inspected["Image"], *words, made.get("WorkingDir") or "", sorted(made.get("Env") or ())
 
 
 def own_pid(unit: Container) -> int | None:

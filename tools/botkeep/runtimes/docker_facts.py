@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 RENAMED = re.compile(r"([0-9a-f]{12})_(.+)")
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
+_NAMED_BY_ENGINE = re.compile(r"[0-9a-f]{64}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
 
@@ -22,7 +23,10 @@ def nanoseconds(text: str) -> int | None:
     found = _TIME.fullmatch(text)
     if found is None or text.startswith("0001-"):
         return None
-    seconds = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")) - _EPOCH
+    try:
+        seconds = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")) - _EPOCH
+    except (ValueError, OverflowError):  # a month that is none
+        return None
     return (seconds.days * 86400 + seconds.seconds) * 10**9 + int((found[2] or "").ljust(9, "0"))
 
 
@@ -46,6 +50,16 @@ class _Said(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
+class Mounted(_Said):
+    """A folder or volume that a container has."""
+
+    type: str = Field("", alias="Type")
+    name: str = Field("", alias="Name")
+    source: str = Field("", alias="Source")
+    target: str = Field("", alias="Destination")
+    writable: bool = Field(False, alias="RW")
+
+
 class Listed(_Said):
     """A container in the engine's list."""
 
@@ -57,6 +71,7 @@ class Listed(_Said):
     labels: Annotated[dict[str, str], BeforeValidator(_or_empty)] = Field({}, alias="Labels")
     state: str = Field(alias="State")
     status: str = Field("", alias="Status")
+    mounts: Annotated[list[Mounted], BeforeValidator(_or_none_listed)] = Field([], alias="Mounts")
 
     @cached_property
     def name(self) -> str:
@@ -68,6 +83,21 @@ class Listed(_Said):
     def lives(self) -> bool:
         """Whether it runs, is paused, or is about to be started again."""
         return self.state in ("running", "paused", "restarting")
+
+    @property
+    def folders(self) -> set[tuple[str, str]]:
+        """What it has, and where."""
+        return {(one.name if one.type == "volume" else one.source, one.target) for one in self.mounts}
+
+    @property
+    def lasting(self) -> set[tuple[str, str]]:
+        """The same without volumes that the engine named itself, for this container alone."""
+        return {(place, target) for place, target in self.folders if not _NAMED_BY_ENGINE.fullmatch(place)}
+
+    @property
+    def written(self) -> frozenset[str]:
+        """Places of the machine that it can write to."""
+        return frozenset(one.source for one in self.mounts if one.writable and one.source)
 
     @property
     def is_unhealthy(self) -> bool:

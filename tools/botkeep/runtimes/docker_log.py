@@ -71,6 +71,10 @@ class Message:
         return f"{self.at}:{hashlib.blake2b(self.text, digest_size=6).hexdigest()}"
 
 
+class UnreadableError(EngineError):
+    """The engine answered, and has no such output."""
+
+
 def read_log(
     config: EngineConfig, unit: Unit, cursor: Mapping[str, Any], seconds: float
 ) -> tuple[bytes, dict[str, Any]]:
@@ -228,7 +232,7 @@ def _asked(address: Address, unit: Container, known: Mapping[str, Any], seconds:
         flags = {"stdout": "1", "stderr": "1", "timestamps": "1", **since}
         with client.get(url, params=flags, stream=True) as answer:
             if answer.status_code != 200:
-                raise EngineError(f"The output of {unit.name} cannot be read: {_said(answer)}")
+                raise UnreadableError(f"The output of {unit.name} cannot be read: {_said(answer)}")
             pieces = _tty(answer.raw) if unit.tty else _frames(answer.raw)
             fresh = (one for one in pieces if one.trace not in seen and one.at >= _asked_from(known))
             messages = _bounded(fresh, MOST_BYTES) if newest is not None else _newest(fresh, FIRST_BYTES)
@@ -251,7 +255,7 @@ def listen(address: Address, unit: Container, since: int, seconds: float) -> Ite
         client.get(_url(client, unit), params=flags, stream=True) as answer,
     ):
         if answer.status_code != 200:
-            raise EngineError(f"The output of {unit.name} cannot be read: {_said(answer)}")
+            raise UnreadableError(f"The output of {unit.name} cannot be read: {_said(answer)}")
         yield from _tty(answer.raw) if unit.tty else _frames(answer.raw)
 
 

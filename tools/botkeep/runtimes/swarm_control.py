@@ -6,8 +6,10 @@ that of two callers one is refused and looks again.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -20,11 +22,11 @@ from botkeep.model import EngineError
 from . import docker_control
 from .docker_address import Address, EngineConfig, address_of
 from .docker_control import INSPECT_SECONDS, STOP_TAKES, own_pid
-from .docker_facts import Inspected
+from .docker_facts import Inspected, Listed
 from .docker_units import container_of
 from .engine import FailedToStartError, Unit
-from .swarm_facts import EngineInfo, Listed, Node, Service, TaskSaid, each
-from .swarm_units import Around, Task, command_of, exit_of, same_elsewhere, units_of
+from .swarm_facts import ID, Answer, EngineInfo, Node, Service, TaskSaid, each
+from .swarm_units import TASK_LABEL, Around, Task, command_of, exit_of, same_elsewhere, units_of
 
 POLL_SECONDS = 0.1
 REFUSED = 20
@@ -120,7 +122,10 @@ class _Look:
             self.error = error
             return
         for name, service in chosen.items():
-            self.answers[name] = _units(seen, service, self.configs[name], until)
+            try:
+                self.answers[name] = _units(seen, service, self.configs[name], until)
+            except EngineError as error:
+                self.answers[name] = error
 
     def found(self) -> dict[str, Found]:
         """By bot, also what is not known because the time was over."""
@@ -195,10 +200,10 @@ def _explained(address: Address, error: EngineError) -> EngineError:
 
 
 def _repeated(services: Sequence[Service]) -> frozenset[tuple[object, ...]]:
-    commands = [command_of(one.spec.template.container) for one in services]
-    return (
-        frozenset(one for one in commands if one[0] and commands.count(one) > 1) if len(commands) > 1 else frozenset()
-    )
+    if len(services) < 2:
+        return frozenset()
+    counts = Counter(command_of(one.spec.template.container) for one in services)
+    return frozenset(one for one, count in counts.items() if one[0] and count > 1)
 
 
 # ---------------------------------------------------------------------------------------------------- containers
@@ -229,9 +234,12 @@ def _to_inspect(swarm: Swarm, service: Service) -> Iterator[str]:
 
 
 def _inspect(address: Address, container: str, until: float) -> Inspected:
-    seconds = min(INSPECT_SECONDS, max(0.0, until - time.monotonic()))
-    with docker_control.transport().talk(address, seconds) as client:
+    with docker_control.transport().talk(address, _seconds_for_one(until)) as client:
         return Inspected.model_validate(client.inspect_container(container))
+
+
+def _seconds_for_one(until: float) -> float:
+    return min(INSPECT_SECONDS, max(0.0, until - time.monotonic()))
 
 
 def _units(swarm: Swarm, service: Service, config: ServiceConfig, until: float) -> tuple[Task, ...]:
@@ -241,19 +249,44 @@ def _units(swarm: Swarm, service: Service, config: ServiceConfig, until: float) 
 
 
 def _copies(swarm: Swarm, service: Service, known: Sequence[Task], until: float) -> Iterator[Task]:
-    """Containers that are the bot and no task: somebody made or started them past the swarm."""
+    """Containers that are the bot and no task: somebody made or started them past the swarm. Raises EngineError if
+    nobody says whether one is: nothing may be started beside it."""
     tasks = {one.id for one in known if one.state is not None}
-    for listed in same_elsewhere(service, swarm.around):
-        if listed.id in tasks:
+    for listed in same_elsewhere(service, swarm.of(service), swarm.around):
+        if listed.id in tasks or _is_newer_task(swarm, listed, until):
             continue
-        with suppress(EngineError):  # it is gone by now
-            unit = container_of(listed, _inspect(swarm.address, listed.id, until), is_here=swarm.address.is_here)
-            if unit.state is not None:
-                yield Task(
-                    id=unit.id, run=unit.run, state=unit.state, pid=own_pid(unit), cgroup=unit.id, is_local=True,
-                    started_at=unit.started_at, name=unit.name, order=unit.order, tells_restarts=True,
-                    notes=(f"Container {listed.name} runs the same, and the swarm knows nothing of it.",),
-                )  # fmt: skip
+        seen = _if_there(lambda one=listed: _inspect(swarm.address, one.id, until))  # type: ignore[misc]
+        unit = container_of(listed, seen, is_here=swarm.address.is_here) if seen else None
+        if unit is not None and unit.state is not None:
+            yield Task(
+                id=unit.id, run=unit.run, state=unit.state, pid=own_pid(unit), cgroup=unit.id, is_local=True,
+                started_at=unit.started_at, name=unit.name, order=unit.order, tells_restarts=True,
+                notes=(f"Container {listed.name} runs the same, and the swarm knows nothing of it.",),
+            )  # fmt: skip
+
+
+def _is_newer_task(swarm: Swarm, listed: Listed, until: float) -> bool:
+    """Whether it is that of a task which was planned after the tasks were told: an engine may be slow."""
+    task = listed.labels.get(TASK_LABEL, "")
+    if not re.fullmatch(ID, task) or task in {one.id for group in swarm.tasks.values() for one in group}:
+        return False
+    seen = _if_there(lambda: _task_of(swarm.address, task, until))
+    return seen is not None and not seen.is_over
+
+
+def _task_of(address: Address, task: str, until: float) -> TaskSaid:
+    with docker_control.transport().talk(address, _seconds_for_one(until)) as client:
+        return TaskSaid.model_validate(client.inspect_task(task))
+
+
+def _if_there(ask_for: Callable[[], Answer]) -> Answer | None:
+    """None: it is gone by now. Raises EngineError if nobody says so."""
+    try:
+        return ask_for()
+    except docker_control.transport().RefusedError as error:
+        if error.status == 404:
+            return None
+        raise
 
 
 # ---------------------------------------------------------------------------------------------------- changing
@@ -277,13 +310,11 @@ def change(
                 raw = client.inspect_service(service.id)
                 spec = deepcopy(raw["Spec"])
                 now = Service.model_validate(raw)
-                if now.version.index != service.version.index:
-                    continue
-                if not make(now, swarm.of(now), swarm, spec):
+                if now.version.index == service.version.index:
+                    if make(now, swarm.of(now), swarm, spec):
+                        url = f"{client.base_url}/v{client.api_version}/services/{now.id}/update"
+                        _post(client, url, {"version": now.version.index}, spec)
                     return now
-                url = f"{client.base_url}/v{client.api_version}/services/{now.id}/update"
-                _post(client, url, {"version": now.version.index}, spec)
-                return now
         except used.RefusedError as error:
             if "out of sequence" not in error.said:
                 raise _explained(address, error) from error
@@ -332,7 +363,7 @@ def start(config: ServiceConfig, seconds: float) -> None:
 
     def one_replica(service: Service, tasks: list[TaskSaid], swarm: Swarm, spec: dict[str, Any]) -> bool:
         require_one(service)
-        living = sorted((one for one in tasks if not one.is_over), key=lambda one: not one.node)
+        living = sorted((one for one in tasks if swarm.around.may_live(one)), key=lambda one: not one.node)
         if living:
             raise _not_beside(service, living[0], swarm)
         before.clear()
@@ -362,12 +393,14 @@ def _not_beside(service: Service, task: TaskSaid, swarm: Swarm) -> EngineError:
 
 def _wait_until_forgotten(config: ServiceConfig, until: float) -> None:
     """For a quarter of a second after its end a scaled down task is still listed. A service that is scaled up in
-    that time gets no task at all, until somebody changes it again; found with 20.10."""
+    that time gets no task at all, until somebody changes it again; found with 20.10. And for a moment after the end of
+    its container a task still counts as running."""
     until = min(until, time.monotonic() + FORGETS_WITHIN)
     while time.monotonic() < until:
         swarm = ask(address_of(config), max(0.5, until - time.monotonic()))
         tasks = swarm.of(config.among(swarm.services))
-        if not any(one.is_over and one.wanted == "remove" for one in tasks):
+        ended = [one for one in tasks if swarm.around.has_ended(one)]
+        if not any(one.wanted == "remove" or not one.is_over for one in ended):
             return
         time.sleep(POLL_SECONDS)
 
@@ -435,13 +468,13 @@ def stop(config: ServiceConfig, unit: Unit, grace: float, seconds: float) -> Tas
         docker_control.stop(config, unit, grace, seconds)
         return None
     docker_control.transport()  # before the clock runs
-    began = time.monotonic()
-    scale_down(config, began + seconds)
+    until = time.monotonic() + seconds
+    scale_down(config, until)
     done = threading.Event()
     waker = threading.Thread(target=docker_control.keep_awake, args=(unit, done), daemon=True)
     waker.start()
     try:
-        return _see_it_end(config, unit, began + grace, began + seconds)
+        return _see_it_end(config, unit, time.monotonic() + grace, until)
     finally:
         done.set()
         waker.join()
@@ -498,16 +531,17 @@ def memory_of(config: ServiceConfig) -> int | None:
 
 
 def set_memory(config: ServiceConfig, count: int) -> int | None:
-    """Give the tasks that the service has from now on a limit of `count` bytes; while none of it runs.
+    """Give the tasks that the service has from now on a limit of `count` bytes; while it is stopped. For one that is
+    to run the swarm would start a new task, also where it had given up.
 
     Returns the old limit, None if there was none. Raises EngineError.
     """
 
     def limit(service: Service, tasks: list[TaskSaid], swarm: Swarm, spec: dict[str, Any]) -> bool:
-        del swarm
-        if service.replicas and any(not one.is_over for one in tasks):
+        del tasks, swarm
+        if service.replicas != 0:
             raise EngineError(
-                f"Service {service.name} runs, and a new memory limit would start it anew. Stop it first."
+                f"Service {service.name} is to run, and a new memory limit would start it anew. Stop it first."
             )
         resources = spec["TaskTemplate"].setdefault("Resources", {})
         resources.setdefault("Limits", {})["MemoryBytes"] = count

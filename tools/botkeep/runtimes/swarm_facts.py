@@ -8,7 +8,6 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from .docker_facts import Listed as AnyListed
 from .docker_facts import moment, nanoseconds
 
 OVER = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
@@ -17,7 +16,9 @@ ALIVE = frozenset({"starting", "running"})
 """Of a task that may have a process; before that it is only planned."""
 WANTED = frozenset({"new", "pending", "allocated", "assigned", "accepted", "preparing", "ready", "starting", "running"})
 """What the swarm may want of a task that is not to be ended."""
-_ID = r"^[0-9a-z]{1,64}$"
+ID = r"^[0-9a-z]{1,64}$"
+_LONGEST = 1 << 63
+"""Nanoseconds that an engine can say."""
 
 
 def _or_empty(value: Any) -> Any:
@@ -38,26 +39,6 @@ class Said(BaseModel):
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
-
-
-class Mounted(Said):
-    """A folder or volume that a container has."""
-
-    type: str = Field("", alias="Type")
-    name: str = Field("", alias="Name")
-    source: str = Field("", alias="Source")
-    target: str = Field("", alias="Destination")
-
-
-class Listed(AnyListed):
-    """A container in an engine's list, with its folders."""
-
-    mounts: Annotated[list[Mounted], BeforeValidator(_or_none_listed)] = Field([], alias="Mounts")
-
-    @property
-    def folders(self) -> set[tuple[str, str]]:
-        """What it has, and where."""
-        return {(one.name if one.type == "volume" else one.source, one.target) for one in self.mounts}
 
 
 class Mount(Said):
@@ -83,7 +64,7 @@ class ContainerSpec(Said):
     folder: str = Field("", alias="Dir")
     tty: bool = Field(False, alias="TTY")
     mounts: Annotated[list[Mount], BeforeValidator(_or_none_listed)] = Field([], alias="Mounts")
-    stop_grace: int | None = Field(None, alias="StopGracePeriod")
+    stop_grace: int | None = Field(None, alias="StopGracePeriod", ge=0, le=_LONGEST)
     """Nanoseconds; None: ten seconds."""
 
 
@@ -91,7 +72,7 @@ class RestartPolicy(Said):
     """Whether the swarm starts it again by itself."""
 
     condition: str = Field("any", alias="Condition")
-    delay: int = Field(5 * 10**9, alias="Delay")
+    delay: int = Field(5 * 10**9, alias="Delay", ge=0, le=_LONGEST)
     """Nanoseconds."""
     most: int = Field(0, alias="MaxAttempts")
     """0: as often as it takes."""
@@ -168,7 +149,7 @@ class Version(Said):
 class Service(Said):
     """One service."""
 
-    id: str = Field(alias="ID", pattern=_ID)
+    id: str = Field(alias="ID", pattern=ID)
     version: Version = Field(alias="Version")
     spec: ServiceSpec = Field(alias="Spec")
     update: Annotated[UpdateStatus, BeforeValidator(_or_empty)] = Field(UpdateStatus(), alias="UpdateStatus")
@@ -208,13 +189,15 @@ class TaskStatus(Said):
 class TaskSaid(Said):
     """One task: one run of one replica, on one node."""
 
-    id: str = Field(alias="ID", pattern=_ID)
+    id: str = Field(alias="ID", pattern=ID)
     service: str = Field("", alias="ServiceID")
     slot: int = Field(0, alias="Slot")
     node: str = Field("", alias="NodeID")
     made: str = Field("", alias="CreatedAt")
     wanted: str = Field("running", alias="DesiredState")
     status: TaskStatus = Field(alias="Status")
+    spec: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = Field({}, alias="Spec")
+    """Of what it was made: that of the task before, unless somebody changed the service."""
 
     @property
     def state(self) -> str:
@@ -274,7 +257,7 @@ class NodeDescription(Said):
 class Node(Said):
     """One machine of the swarm."""
 
-    id: str = Field(alias="ID", pattern=_ID)
+    id: str = Field(alias="ID", pattern=ID)
     about: Annotated[NodeDescription, BeforeValidator(_or_empty)] = Field(NodeDescription(), alias="Description")
     status: Annotated[NodeStatus, BeforeValidator(_or_empty)] = Field(NodeStatus(), alias="Status")
 

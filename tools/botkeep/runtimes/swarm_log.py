@@ -16,7 +16,7 @@ from typing import Any
 from botkeep.model import EngineError
 
 from .docker_address import Address, address_of
-from .docker_log import OVERLAP, Message, listen, read_heard
+from .docker_log import OVERLAP, Message, UnreadableError, listen, read_heard
 from .docker_log import read_log as read_run
 from .engine import Unit
 from .swarm_control import ServiceConfig
@@ -34,7 +34,7 @@ def read_log(
         return b"", dict(cursor)
     until, data, known = time.monotonic() + seconds, b"", dict(cursor)
     for one in _before(unit, known):
-        with suppress(EngineError):  # its container is gone by now
+        with suppress(UnreadableError):  # its container is gone by now
             more, known = _read_on(config, one, known, until)
             data += more
     size = len(data)

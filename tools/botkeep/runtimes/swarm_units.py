@@ -10,17 +10,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
 from botkeep.model import Exit, HealthLook, InstanceState
 from botkeep.untrusted import clean
 
-from .docker_facts import Inspected, moment
+from .docker_facts import Inspected, Listed, moment
 from .docker_units import LOOPS_FROM, SHORT_RUN, Container, code_or_signal, why_not
 from .find import Twin
 from .procs import read_program
-from .swarm_facts import ALIVE, ContainerSpec, EngineInfo, Listed, Node, RestartPolicy, Service, TaskSaid
+from .swarm_facts import ALIVE, ContainerSpec, EngineInfo, Node, RestartPolicy, Service, TaskSaid
 
 SERVICE_LABEL = "com.docker.swarm.service.id"
 TASK_LABEL = "com.docker.swarm.task.id"
@@ -73,6 +74,15 @@ class Around:
     repeated: frozenset[tuple[object, ...]] = frozenset()
     """Commands that several services run in one folder: by them no bot is known."""
 
+    @cached_property
+    def of_service(self) -> Mapping[str, Sequence[Listed]]:
+        """Living containers of the asked engine by the service that their labels name; "" for those of none."""
+        found: dict[str, list[Listed]] = {}
+        for one in self.containers.values():
+            if one.lives:
+                found.setdefault(one.labels.get(SERVICE_LABEL, ""), []).append(one)
+        return found
+
     def where(self, task: TaskSaid) -> str:
         """What a task's machine is called; empty: it is the one that was asked."""
         if not task.node or task.node == self.engine.swarm.node:
@@ -81,14 +91,22 @@ class Around:
         return clean(node.about.hostname, 80) if node and node.about.hostname else task.node[:12]
 
     def is_lost(self, task: TaskSaid) -> bool:
-        """Whether nobody hears from its machine, and the swarm has given it up."""
+        """Whether nobody hears from its machine, and the swarm has given it up: it may live on there. After a day the
+        swarm calls it orphaned, as it does at once when a person removes the node, who then answers for it."""
         node = self.nodes.get(task.node)
-        return node is not None and node.is_lost and not task.is_to_live
+        if node is None or not node.is_lost or task.is_to_live:
+            return False
+        return not task.is_over or task.state == "orphaned"
+
+    def may_live(self, task: TaskSaid) -> bool:
+        """Whether anything of it may be there, seen or not."""
+        return not task.is_over or self.is_lost(task)
 
     def has_ended(self, task: TaskSaid) -> bool:
         """Whether it is over: the engine that runs it knows that a little earlier than the swarm."""
         listed = self.containers.get(task.container)
-        return task.is_over or (listed is not None and listed.state in ("exited", "dead"))
+        over = not self.may_live(task)
+        return over or (listed is not None and listed.state in ("exited", "dead"))
 
     def has_process(self, task: TaskSaid) -> bool:
         """Whether something of it may run."""
@@ -125,7 +143,7 @@ def _told(
     no_place = _no_place(stuck) if stuck is not None else None
     return {
         "is_scaled_down": service.replicas == 0,
-        "lost": tuple(_lost(one, around) for one in known if around.is_lost(one) and not one.is_over),
+        "lost": tuple(_lost(one, around) for one in known if around.is_lost(one)),
         "exit": no_place or (exits[-1] if exits else None),
         "starts": tuple(engines_starts(service, known)),
         "giving_up": no_place.failed_to_start if no_place else giving_up(service, known, ended, around),
@@ -308,7 +326,8 @@ def _short(service: Service) -> timedelta:
 def _short_runs(service: Service, ended: Sequence[TaskSaid]) -> int:
     count = 0
     for one in reversed(ended):
-        if one.state not in ("failed", "rejected", "complete") or one.lasted > _short(service):
+        by_itself = one.state in ("failed", "rejected", "complete") and service.spec.template.policy.restarts(one)
+        if not by_itself or one.lasted > _short(service):
             break
         count += 1
     return count
@@ -325,16 +344,18 @@ def _how(task: TaskSaid, around: Around) -> str:
 
 
 def engines_starts(service: Service, known: Sequence[TaskSaid]) -> Iterator[datetime]:
-    """When the swarm started it by itself: soon after the task before had ended by itself. What a person asks for
-    comes after a task that the swarm was told to end, or much later."""
-    late = PLANNED_LATE + timedelta(microseconds=service.spec.template.policy.delay / 1000)
+    """When the swarm started it by itself: soon after the task before had ended by itself, and as that one was. What
+    somebody asks for comes after a task that the swarm was told to end, or much later, or is made in another way."""
+    policy = service.spec.template.policy
+    late = PLANNED_LATE + timedelta(microseconds=policy.delay / 1000)
     before: dict[int, TaskSaid] = {}
     for task in known:
         last = before.get(task.slot)
         before[task.slot] = task
         if last is None or task.made_at is None or last.changed_at is None or not last.is_over:
             continue
-        if last.state not in ("shutdown", "remove") and task.made_at - last.changed_at < late:
+        asked = last.state in ("shutdown", "remove") or not policy.restarts(last) or last.spec != task.spec
+        if not asked and task.made_at - last.changed_at < late:
             yield task.made_at
 
 
@@ -380,21 +401,20 @@ def twin_of(service: Service, around: Around) -> Twin:
     return Twin(command=command, cwd=folder)
 
 
-def same_elsewhere(service: Service, around: Around) -> Iterator[Listed]:
+def same_elsewhere(service: Service, tasks: Sequence[TaskSaid], around: Around) -> Iterator[Listed]:
     """Living containers of the asked engine that no task is, and that are the bot: a task's that somebody started
-    again, or one that runs the same command of the same image on the same folders."""
+    again, or one that runs the same command of the same image on the same folders.
+
+    A new task's container is there before its node has told the managers which one that is.
+    """
+    living = {one.id for one in tasks if not one.is_over and not around.is_lost(one)}
     spec = service.spec.template.container
     mounts = {(one.source, one.target) for one in spec.mounts}
     line = _line([*spec.command, *spec.args])
-    for one in around.containers.values():
-        if not one.lives:
-            continue
-        if one.labels.get(SERVICE_LABEL) == service.id:
-            yield one
-            continue
-        alike = one.image == spec.image and one.command == line and one.folders == mounts
-        if alike and mounts and spec.command and SERVICE_LABEL not in one.labels:
-            yield one
+    yield from (one for one in around.of_service.get(service.id, ()) if one.labels.get(TASK_LABEL) not in living)
+    if mounts and spec.command:
+        alike = (one for one in around.of_service.get("", ()) if one.image == spec.image and one.command == line)
+        yield from (one for one in alike if one.folders == mounts)
 
 
 def _line(words: Sequence[str]) -> str:
@@ -434,7 +454,7 @@ def _about_grace(service: Service, grace: int) -> Iterator[str]:
 
 def _about_tasks(known: Sequence[TaskSaid], around: Around) -> Iterator[str]:
     for one in known:
-        if around.is_lost(one) and not one.is_over:
+        if around.is_lost(one):
             yield (
                 f"The swarm has lost node {around.where(one)}, on which task {one.id[:12]} of it ran: nobody can say "
                 "whether that copy still trades, also beside another one. botkeep starts none meanwhile: see to that "

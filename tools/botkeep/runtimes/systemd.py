@@ -25,7 +25,7 @@ from botkeep.untrusted import clean
 from .engine import FailedToStartError, NoSuchUnitError, Unit
 from .find import Twin
 from .procs import cgroup_of, read_proc
-from .systemd_ctl import Answer, LateError, Manager, ctl, journal, lingers, refused, show, user_name
+from .systemd_ctl import Answer, LateError, Manager, ctl, journal, journal_is_open, lingers, refused, show, user_name
 from .systemd_facts import PROPERTIES, Shown, by_name, records
 from .systemd_history import History, entries, question, read_history
 from .systemd_log import read_log
@@ -40,6 +40,8 @@ SETTLED_SECONDS = 10.0
 JOURNAL_SECONDS = 3.0
 HISTORY_BYTES = 8 << 20
 KILL_SECONDS = 2.0
+LEAST_SECONDS = 0.5
+FORGOTTEN_SECONDS = 1.0
 MEMORY_SECONDS = 5.0
 _OTHER_KINDS = ("automount", "device", "mount", "path", "scope", "slice", "socket", "swap", "target", "timer")
 Found = tuple[Service, ...] | EngineError
@@ -134,7 +136,7 @@ def _unit(
     pid = _pid(one)
     twin = Twin(command=_command(one, config, pid), cwd=one.folder or "/", service=one.id)
     unit = unit_of(one, history, user=config.user, pid=pid, twin=twin, grace=config.stop_grace)
-    more = (*((unread,) if unread else ()), *_about_the_user(config))
+    more = (*((unread,) if unread else ()), *_about_the_user(config), *_about_the_journal(config, unit))
     return (replace(unit, notes=(*unit.notes, *more)),)
 
 
@@ -144,6 +146,15 @@ def _about_the_user(config: Config) -> Sequence[str]:
     return (
         f"The systemd of user {user_name()} ends with the last session, and its services with it: `loginctl "
         f"enable-linger {user_name()}` keeps it up.",
+    )
+
+
+def _about_the_journal(config: Config, unit: Service) -> Sequence[str]:
+    if config.user or not unit.keeps_output or journal_is_open():
+        return ()
+    return (
+        f"User {user_name()} may not read the machine's journal, so nothing of its output is seen: `usermod -aG "
+        f"systemd-journal {user_name()}`, then log in anew.",
     )
 
 
@@ -206,19 +217,48 @@ def _no_such_unit(config: Config, seconds: float) -> NoSuchUnitError:
 
 def start(config: Config, seconds: float) -> None:
     """Start the service; one that systemd had given up begins anew. Raises FailedToStartError, EngineError."""
-    manager, unit = config.manager, config.service
-    until = time.monotonic() + min(seconds, SETTLED_SECONDS)
-    before = _shown(config, seconds)
-    ctl(manager, "reset-failed", names=[unit], seconds=seconds)  # else the starts of before count against this one
-    answer = ctl(manager, "start", "--no-block", names=[unit], seconds=seconds)
+    manager, unit, end = config.manager, config.service, time.monotonic() + seconds
+    until, ordered = min(end, time.monotonic() + SETTLED_SECONDS), time.time()
+    before = _shown(config, _left(end))
+    ctl(manager, "reset-failed", names=[unit], seconds=_left(end))  # else earlier starts count against this one
+    answer = ctl(manager, "start", "--no-block", names=[unit], seconds=_left(end))
     if answer.code:
         raise _not_started(config, before, answer)
-    while not _is_under_way(now := _shown(config, seconds), before):
+    while not _is_under_way(now := _shown(config, _left(end)), before):
         if _is_over(now):
+            _require_not_forgotten(config, now, ordered)
             raise _came_to_nothing(config, now)
         if time.monotonic() > until:
+            _require_not_queued(config, now)
             return
         time.sleep(POLL_SECONDS)
+
+
+def _left(end: float) -> float:
+    return max(LEAST_SECONDS, end - time.monotonic())
+
+
+def _require_not_queued(config: Config, now: Shown) -> None:
+    if now.is_queued:
+        raise EngineError(
+            f"{config.manager} has not started {config.service} yet: its start waits for other units. It comes up "
+            "after them by itself; a stop takes the order back."
+        )
+
+
+def _require_not_forgotten(config: Config, now: Shown, ordered: float) -> None:
+    """Of a unit that nothing refers to and that ended well before anybody could look, systemd knows nothing any more,
+    not even that it ran; the journal has that it was started."""
+    until = time.monotonic() + FORGOTTEN_SECONDS
+    while _has_more_to_tell(now) and not now.text("ConditionTimestamp"):
+        history, _ = _history(config.manager, [now], until)
+        for run in history.of(now.id):
+            if run.started and run.started.timestamp() >= ordered:
+                text = f"{config.manager} started {config.service}, and it ended well at once."
+                raise FailedToStartError(text, Exit(run.id, datetime.now(UTC)))
+        if time.monotonic() > until:
+            return
+        time.sleep(POLL_SECONDS)  # the journal may be a moment behind
 
 
 def _shown(config: Config, seconds: float) -> Shown:
@@ -257,7 +297,7 @@ def _came_to_nothing(config: Config, now: Shown) -> EngineError:
     never = exit_of(now, (), why_not_executed)
     if never is not None and never.failed_to_start and now.text("InvocationID"):
         return FailedToStartError(f"{config.manager} did not start {config.service}: {never.failed_to_start}.", never)
-    if now.text("ConditionResult") == "no":
+    if now.text("ConditionResult") == "no" and now.text("ConditionTimestamp"):
         return _failed(config, f"{config.service}: a condition in its unit file does not hold")
     if now.text("Result") == "start-limit-hit":
         return EngineError(f"{config.manager} does not start {config.service}: it was started too often (StartLimit).")

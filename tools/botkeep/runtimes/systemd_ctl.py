@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from botkeep.model import EngineError
 from botkeep.untrusted import clean
@@ -22,6 +23,7 @@ from botkeep.untrusted import clean
 BYTES = 16 << 20
 """That one answer may have: a thousand units are some 3 MB."""
 PIECE = 1 << 16
+JOURNALS = ("/var/log/journal", "/run/log/journal")
 KEPT = ("PATH", "HOME", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR")
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where a bare environment does not say."""
@@ -229,6 +231,12 @@ def journal(words: Sequence[str], seconds: float, most: int, *, enough: bool = F
     if answer.code and not answer.out:
         raise EngineError(f"The journal cannot be read: {answer.said or f'exit code {answer.code}'}")
     return answer
+
+
+def journal_is_open(folders: Sequence[str] = JOURNALS) -> bool:
+    """Whether who runs this may read the machine's journal: `journalctl` leaves out what he may not, silently."""
+    files = [path for folder in folders for path in Path(folder).glob("*/system.journal")]
+    return not files or any(os.access(path, os.R_OK) for path in files)
 
 
 def fields_of(entry: Mapping[str, object], name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ PROPERTIES = (
     "ExecMainCode", "ExecMainStatus", "NRestarts", "ControlGroup", "Slice", "FreezerState", "Restart", "RestartUSec",
     "StartLimitBurst", "StartLimitIntervalUSec", "KillMode", "TimeoutStopUSec", "WatchdogUSec", "StandardOutput",
     "StandardError", "FragmentPath", "DropInPaths", "UnitFileState", "NeedDaemonReload", "TriggeredBy", "UpheldBy",
-    "ConditionResult", "WorkingDirectory", "RootDirectory", "RootImage", "ExecStart",
+    "ConditionResult", "ConditionTimestamp", "WorkingDirectory", "RootDirectory", "RootImage", "ExecStart",
 )  # fmt: skip
 WRAPPER = exec_env.__name__
 """The module that `botkeep systemd-units` has a unit started by."""
@@ -23,6 +23,8 @@ EXITED = 1
 """`ExecMainCode` of one that ended by itself: the kernel's CLD_EXITED; 2 and 3 are signals."""
 _TIME = re.compile(r"(?:[A-Z][a-z]{2} )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?) UTC")
 _COMMAND = re.compile(r"\{ path=(?P<path>.*?) ; argv\[\]=(?P<argv>.*) ; ignore_errors=(?:yes|no) ; ", re.DOTALL)
+_COMMAND_BEGINS = "ExecStart={ path="
+_COMMAND_ENDS = re.compile(r" ; ignore_errors=(?:yes|no) ; .*}\Z")
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(y|month|w|d|h|min|ms|us|s)")
 _UNITS = {
     "y": 31557600,
@@ -80,6 +82,11 @@ class Shown:
         return self.state == "activating" and self.text("SubState") in ("auto-restart", "auto-restart-queued")
 
     @property
+    def is_queued(self) -> bool:
+        """It was ordered to start, and other units come first: it runs once they are through, without being asked."""
+        return self.state in ("inactive", "failed") and self.number("Job") > 0
+
+    @property
     def lives(self) -> bool:
         """Something of it runs, or is just being started or ended."""
         return self.state in ("active", "reloading", "refreshing", "activating", "deactivating") and not (
@@ -128,17 +135,30 @@ class Shown:
 def records(text: str) -> Iterator[Shown]:
     """From the whole answer: one record for each unit, with an empty line between two."""
     values: dict[str, str] = {}
-    last = ""
-    for line in [*text.split("\n"), ""]:
+    for line in [*_whole(text.split("\n")), ""]:
         name, equals, value = line.partition("=")
         if not line and values.get("Id"):
             yield Shown(values)
-            values, last = {}, ""
+            values = {}
         elif equals and name in PROPERTIES:
-            last = name
             values.setdefault(name, value)
-        elif last == "ExecStart":
-            values[last] += f"\n{line}"  # a word of a command may hold a line break
+
+
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """Properties, each as one: the words of a command may hold line breaks, empty lines, and what looks like another
+    property; nothing of that may be taken for one, and least of all for one of the next unit."""
+    open_: list[str] = []
+    for line in lines:
+        if open_ or line.startswith(_COMMAND_BEGINS):
+            open_.append(line)
+            if not _COMMAND_ENDS.search(line):
+                continue
+            yield "\n".join(open_)
+            open_ = []
+        else:
+            yield line
+    if open_:
+        yield "\n".join(open_)
 
 
 def by_name(found: Iterator[Shown]) -> dict[str, Shown]:

@@ -20,7 +20,7 @@ FIRST_BYTES = 256 << 10
 FIRST_LINES = 5000
 MOST_BYTES = 8 << 20
 """That one reading takes from the journal; the rest comes with the next."""
-FIELDS = ("MESSAGE", "_SYSTEMD_INVOCATION_ID", "MESSAGE_ID", "_STREAM_ID")
+FIELDS = ("MESSAGE", "_SYSTEMD_INVOCATION_ID", "MESSAGE_ID", "_STREAM_ID", "_LINE_BREAK")
 STREAMS = 6
 """Of the newest runs that are remembered: each has one or two."""
 SPAWN_FAILED = "641257651c1b4ec9a8624d7a40a9e1e7"
@@ -50,9 +50,13 @@ def _lines(
     config: Config, unit: Service, cursor: Mapping[str, Any], streams: Iterable[str], until: float
 ) -> list[dict[str, Any]]:
     words = [f"--output-fields={','.join(FIELDS)}", *_since(cursor), *_of_the_unit(config, unit, streams)]
-    answer = journal(words, max(0.1, until - time.monotonic()), MOST_BYTES, enough=True)
-    whole = answer.out if answer.code is not None else answer.out[: answer.out.rfind(b"\n") + 1]
-    return list(entries(whole))
+    for how in (["--all"], []):  # without it, what is longer than 4 KiB is left out
+        answer = journal([*how, *words], max(0.1, until - time.monotonic()), MOST_BYTES, enough=True)
+        whole = answer.out if answer.code is not None else answer.out[: answer.out.rfind(b"\n") + 1]
+        found = [one for one in entries(whole) if one.get("__CURSOR") != cursor.get("at")]
+        if found or answer.code is not None:
+            return found
+    return []  # not even one was short enough
 
 
 def _streams(lines: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -60,8 +64,10 @@ def _streams(lines: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _since(cursor: Mapping[str, Any]) -> list[str]:
+    """From the line that was read last: where the journal has that no more, `--after-cursor` passes over the first
+    line that it still has."""
     at = cursor.get("at")
-    return [f"--after-cursor={at}"] if isinstance(at, str) and at else [f"--lines={FIRST_LINES}"]
+    return [f"--cursor={at}"] if isinstance(at, str) and at else [f"--lines={FIRST_LINES}"]
 
 
 def _of_the_unit(config: Config, unit: Service, streams: Iterable[str]) -> list[str]:
@@ -87,10 +93,15 @@ def _text(lines: Iterable[Mapping[str, Any]], invocation: str, cursor: Cursor) -
             continue  # systemd's, from the process that was to become the program
         if began == -1 and fields_of(entry, "_SYSTEMD_INVOCATION_ID") == invocation:
             began = len(data)
-        data += _message(entry.get("MESSAGE")) + b"\n"
+        data += _message(entry.get("MESSAGE")) + _end(entry)
     if began is None:
         return bytes(data), cursor
     return bytes(data), {**cursor, "began": began, **({"run": invocation} if began >= 0 else {})}
+
+
+def _end(entry: Mapping[str, Any]) -> bytes:
+    """A line that is too long for the journal stands there in pieces."""
+    return b"" if fields_of(entry, "_LINE_BREAK") == "line-max" else b"\n"
 
 
 def _message(value: object) -> bytes:

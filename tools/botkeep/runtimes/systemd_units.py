@@ -74,7 +74,7 @@ def unit_of(shown: Shown, history: History, *, user: bool, pid: int | None, twin
     started = shown.moment("ExecMainStartTimestamp")
     return Service(
         id=shown.id,
-        run=f"waiting/{invocation}" if shown.waits else invocation or shown.id,
+        run=_run(shown, invocation),
         state=state_of(shown),
         pid=pid,
         cgroup=shown.group,
@@ -101,9 +101,15 @@ def unit_of(shown: Shown, history: History, *, user: bool, pid: int | None, twin
 _OUTPUTS = ("StandardOutput", "StandardError")
 
 
+def _run(shown: Shown, invocation: str) -> str:
+    if shown.is_queued:
+        return f"queued/{shown.text('Job')}"
+    return f"waiting/{invocation}" if shown.waits else invocation or shown.id
+
+
 def state_of(shown: Shown) -> InstanceState | None:
     """None: it does not run."""
-    if shown.waits:
+    if shown.waits or shown.is_queued:
         return InstanceState.STARTING
     if not shown.lives:
         return None
@@ -200,7 +206,7 @@ def giving_up(shown: Shown, *, is_pending: bool) -> str:
     `is_pending`: systemd said that it starts it again, and did not. Its own word for that, start-limit-hit, is only
     there where the run before had ended well.
     """
-    if _is_kept_out(shown):
+    if _is_kept_out(shown) or shown.is_queued:
         return ""
     count, how = shown.number("NRestarts"), _said(shown)
     if shown.text("Result") == "start-limit-hit" or (is_pending and shown.state == "failed" and count):
@@ -292,6 +298,8 @@ def notes_of(shown: Shown, grace: int, *, user: bool) -> Iterator[str]:
     others = [clean(one, 80) for one in (*shown.words("TriggeredBy"), *shown.words("UpheldBy"))]
     if others:
         yield f"{', '.join(others)} starts it too, so that a stop may not hold: `systemctl{option} stop {others[0]}`."
+    if shown.is_queued:
+        yield f"Its start waits for other units: `systemctl{option} list-jobs` says which; a stop takes the order back."
     if _is_kept_out(shown):
         yield (
             "systemd did not start it, since another copy of it lives and holds its lock: `botkeep restart` ends that "
