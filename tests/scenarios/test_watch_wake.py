@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from botkeep import silences
 from botkeep.ledger import Entry, Kind, Ledger
-from botkeep.model import Actor, Result, utc_now
+from botkeep.model import Actor, Result, Status, utc_now
 from support.fleet import Fleet, entry, fleet, wait_for
 from support.watcher import watching
 
@@ -115,6 +116,21 @@ def test_a_command_that_fails_sends_the_incident_to_people(bots: Fleet) -> None:
     assert (one["exit"], one["ok"]) == (1, False)
     told = [entry.sentence for entry in of_kind(bots, Kind.ALERT)]
     assert any("doge needs you: the assistant could not help (it ended with exit code 1" in text for text in told)
+
+
+def test_a_silenced_bot_wakes_nobody_until_its_silence_is_over(bots: Fleet) -> None:
+    ask_first(bots)
+    bots.desk(Actor.PERSON).start("btc", "x", override="test")
+    report = bots.desk(Actor.PERSON).start("doge", "x", override="test")
+    person = bots.desk(Actor.PERSON)
+    silences.begin(person.journal, "doge", timedelta(hours=1), "moving it", Actor.PERSON.value, utc_now())
+    bots.kill(int(report.pid or 0))
+    looked = bots.desk(Actor.ROUND).round()
+    assert [one.status for one in looked.verdicts if one.bot == "doge"] == [Status.FAULTY]
+    assert (looked.calls, calls(bots)) == ((), [])
+    silences.end(person.journal, "doge", Actor.PERSON.value, utc_now())
+    bots.desk(Actor.ROUND).round()
+    assert len(calls(bots)) == 1
 
 
 def test_a_call_whose_caller_was_killed_is_told_to_people(bots: Fleet) -> None:

@@ -1,6 +1,7 @@
 """Another program that starts, stops or restarts a bot: `caller.py JSON` (see Lab.caller).
 
-`halts`: a start stops itself before its watcher may begin. `fork`: so many processes do it at the same moment; each writes its result as one line of JSON to `results`.
+`fork`: so many processes do it at the same moment; each writes its result as one line of JSON to `results`. `halts`: a
+start stops itself before its watcher may begin.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ def _halt_before_leave() -> None:
     """Stop this program, as SIGSTOP does, when its watcher is under way and may not start the bot yet."""
     go_on = process._require_alone
 
-    def halt(target: Target, launcher: int) -> None:
+    def halt(*words: Any) -> Any:
         os.kill(os.getpid(), signal.SIGSTOP)
-        go_on(target, launcher)
+        return go_on(*words)
 
-    process._require_alone = halt
+    process._require_alone = halt  # type: ignore[assignment]
 
 
 def _start(target: Target, spec: dict[str, Any]) -> dict[str, Any]:

@@ -76,15 +76,12 @@ class Day:
     people: Webhook
     seed: str
     begin: datetime
-    plan: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+    plan: Plan = field(init=False)
     done: list[Done] = field(default_factory=list)
     rounds: list[dict[str, object]] = field(default_factory=list)
     """What cron's rounds said; of one that was killed, nothing."""
-    missed: int = 0
-    """Rounds that were made while no watcher lived, and said so."""
     watchers: list[Watcher] = field(default_factory=list)
     assistants: list[subprocess.Popen[str]] = field(default_factory=list)
-    over: list[subprocess.Popen[str]] = field(default_factory=list)
     cron: subprocess.Popen[str] | None = None
     round: int = 0
 
@@ -111,8 +108,7 @@ class Day:
             for what, bot in events:
                 self._happen(what, bot)
             self._let_cron(events)
-            if events:
-                self._settled()
+            self._settled()
         self._end()
 
     def _caller(self, *words: str) -> subprocess.Popen[str]:
@@ -144,7 +140,7 @@ class Day:
         self.cron.stdin.write("round\n")
         self.cron.stdin.flush()
         if "kill cron" in words:
-            time.sleep(self.chance.uniform(0.0, 0.4))
+            time.sleep(self.chance.uniform(0.0, 1.5))
             self._finish(self.cron)
             self.cron = self._caller("cron")
             self.rounds.append({})
@@ -157,7 +153,7 @@ class Day:
             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def _settled(self, seconds: float = 4.0) -> None:
+    def _settled(self, seconds: float = 2.5) -> None:
         """The clock is set further when no action is under way; but one that was killed must not stop the clock."""
         ledger, until = self.bots.desks[0].ledger, time.monotonic() + seconds
         while time.monotonic() < until:
@@ -186,10 +182,11 @@ class Day:
     # ------------------------------------------------------------------------------------------------ what happens
 
     def _happen(self, what: str, bot: str) -> None:
-        time.sleep(self.chance.uniform(0.06, 0.3))
-        name = what.replace(" ", "_")
-        if hasattr(self, f"_{name}"):
-            getattr(self, f"_{name}")(bot)
+        """A kill of ours comes after a fault, at any moment of what is done about it."""
+        among = what.startswith("kill ") and len(self.plan[self.round]) > 1
+        time.sleep(self.chance.uniform(0.05, 1.4 if among else 0.25))
+        if what not in ("two rounds", "kill cron"):  # the round itself
+            getattr(self, f"_{what.replace(' ', '_')}")(bot)
 
     def _note(self, what: str, bot: str = "", **more: int) -> None:
         self.done.append(Done(self.round, what, bot, self.clock.now(), time.monotonic_ns(), **more))
@@ -291,6 +288,7 @@ class Day:
     def _start_watcher(self, _: str) -> None:
         if self.watchers[-1].process.poll() is not None:
             self._watch()
+            self.watchers[-1].said("watching ")
             self._note("start watcher", pid=self.watchers[-1].process.pid)
 
     def _kill_assistant(self, _: str) -> None:
@@ -321,19 +319,26 @@ class Day:
         return [one for one in self.done if one.what in what]
 
 
-def _plan(chance: random.Random) -> dict[int, list[tuple[str, str]]]:
-    """Round -> (what, to whom). The same for the same seed."""
-    made: dict[int, list[tuple[str, str]]] = {}
+class Plan(dict[int, list[tuple[str, str]]]):
+    """Round -> (what, to whom)."""
 
-    def at(number: int, what: str, bot: str = "") -> None:
-        made.setdefault(number, []).append((what, bot))
+    def at(self, number: int, what: str, bot: str = "") -> None:
+        """One thing more before that round."""
+        self.setdefault(number, []).append((what, bot))
+
+
+def _plan(chance: random.Random) -> Plan:
+    """The same for the same seed."""
+    made = Plan()
+
+    at = made.at
 
     last = ROUNDS - CALM
     for bot in HIT:
         number = chance.randint(3, 12)
         while number < last:
             at(number, chance.choice(CASUALTIES), bot)
-            number += chance.randint(13, 36)
+            number += chance.randint(18, 52)
     for begin in (chance.randint(20, 60), chance.randint(140, 190)):
         length = chance.randint(3, 10)
         at(begin, "crash", CRASHING)
@@ -343,21 +348,29 @@ def _plan(chance: random.Random) -> dict[int, list[tuple[str, str]]]:
         at(begin, "stop", HANDS)
         at(begin + chance.randint(8, 25), "start", HANDS)
         at(begin - chance.randint(13, 20), "kill", HANDS)
-    for number in chance.sample(range(4, last), 8):
+    _add_kills(chance, made, last)
+    at(last, "back")
+    return made
+
+
+def _add_kills(chance: random.Random, made: Plan, last: int) -> None:
+    """Of those who look after the bots: most of them in the middle of their work."""
+    at = made.at
+    faults = [number for number, events in made.items() if number < last and events[0][0] in CASUALTIES]
+    for number in (*chance.sample(faults, 5), *chance.sample(range(4, last), 3)):
         at(number, chance.choice(("kill watcher", "kill watcher", "kill watcher", "end watcher")))
         at(number + chance.randint(1, 6), "start watcher")
     at(last, "start watcher")
-    for number in chance.sample(range(2, last), 6):
+    for number in (*chance.sample(faults, 4), *chance.sample(range(2, last), 2)):
         at(number, "kill assistant")
-    for number in chance.sample(range(2, last), 3):
+    for number in (*chance.sample(faults, 2), *chance.sample(range(2, last), 1)):
         at(number, "kill cron")
-    for number in chance.sample(range(2, last), 5):
+    for number in (*chance.sample(faults, 3), *chance.sample(range(2, last), 1)):
         at(number, "two rounds")
-    for number in chance.sample(range(2, last), 4):
-        at(number, "away")
+    told = [number for number in faults if {what for what, _ in made[number]} & {"copy", "tear", "zero"}]
+    for number in chance.sample(told, min(len(told), 3)):
+        made[number].insert(0, ("away", ""))
         at(number + chance.randint(1, 3), "back")
-    at(last, "back")
-    return made
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A bot whose day is watched: `day_bot.py NAME`. It tells by itself when it lived, and which trades it wrote.
 
-Each 50 ms a line `monotonic_ns wall_ns pid` in NAME.stamps, each 300 ms a trade in data/NAME.csv, its number before that
-in NAME.wrote. While there is a file NAME.crash, it dies at start. SIGTERM ends it.
+Each 50 ms a line `monotonic_ns wall_ns pid` in NAME.stamps; each 300 ms a trade in data/NAME.csv, its number before
+that in NAME.wrote. While there is a file NAME.crash, it dies at start. SIGTERM ends it.
 """
 
 import os

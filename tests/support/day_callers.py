@@ -1,7 +1,7 @@
 """Programs beside the watcher of a day: `day_callers.py cron HOME` and `day_callers.py assistant HOME SEED`.
 
-cron makes a round for each line that it reads, as a new crond job would: a Desk of its own each time. An assistant looks
-now and then, and does what its skill tells it, until it is ended; what it was told goes to stdout.
+cron makes a round for each line that it reads, as a new crond job would: a Desk of its own each time. An assistant
+looks now and then, and does what its skill tells it, until it is ended; what it was told goes to stdout.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(role: str, home: str, seed: str = "") -> None:
         return
     chance = random.Random(seed)
     while True:
-        time.sleep(chance.uniform(0.5, 2.0))
+        time.sleep(chance.uniform(0.5, 3.0))
         _say(_with_desk(place, Actor.ASSISTANT, lambda desk: _assist(desk, chance)))
 
 
@@ -66,9 +66,9 @@ def _assist(desk: Desk, chance: random.Random) -> dict[str, object]:
         if verdict.status is Status.FAULTY and verdict.fault in RESTARTS_FOR:
             return _told(desk.restart(verdict.bot, f"an assistant found: {verdict.fault}"))
     own = next(one for one in verdicts if one.bot == WHIMS)
-    if chance.random() < 0.2:
+    if chance.random() < 0.1:
         return {"note": desk.note("an assistant was here", own.bot).id}
-    return _told(_whim(desk, own, chance)) if chance.random() < 0.25 else {"looked": len(verdicts)}
+    return _told(_whim(desk, own, chance)) if chance.random() < 0.08 else {"looked": len(verdicts)}
 
 
 def _whim(desk: Desk, own: Verdict, chance: random.Random) -> ActionReport:

@@ -37,10 +37,43 @@ def test_the_packet_comes_on_standard_input_and_usage_is_read(tmp_path: Path) ->
     assert woken.said == "It needs a new key."
 
 
+CLAUDE_CODE = """{"type":"result","subtype":"success","is_error":false,"duration_ms":255,"num_turns":2,\
+"result":"I looked: a person has to decide.","stop_reason":"end_turn","total_cost_usd":0.014799999999999999,\
+"usage":{"input_tokens":2400,"cache_creation_input_tokens":0,"cache_read_input_tokens":600,"output_tokens":100,\
+"server_tool_use":{"web_search_requests":0},"service_tier":"standard","iterations":[],"speed":"standard"},\
+"modelUsage":{"some-model":{"inputTokens":2400,"outputTokens":100,"costUSD":0.014799999999999999}},"permission_denials":[]}
+"""
+CODEX = """{"type":"thread.started","thread_id":"01a2001d-7525-7ee2-b87c-ccd5cb3b5f9b"}
+{"type":"turn.started"}
+{"type":"item.completed","item":{"id":"item_2","type":"agent_message","text":"I looked: a person has to decide."}}
+{"type":"turn.completed","usage":{"input_tokens":3000,"cached_input_tokens":600,"output_tokens":100}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "tokens", "cost"), [(CLAUDE_CODE, 3100, "0.0148"), (CODEX, 3100, "None")], ids=["Claude Code", "Codex"]
+)
+def test_what_the_hosts_print_is_understood(tmp_path: Path, printed: str, tokens: int, cost: str) -> None:
+    """As Claude Code 2.1.197 and Codex 0.169.0 printed it, shortened. Codex counts cached tokens with the others."""
+    woken = wake.run(python(f"print({printed!r}, end='')"), "the packet", tmp_path)
+    assert woken.said == "I looked: a person has to decide."
+    assert (woken.tokens, str(woken.cost), woken.trouble) == (tokens, cost, "")
+
+
 def test_it_knows_which_workspace_it_is_for(tmp_path: Path) -> None:
     woken = wake.run(python("import os; print(os.environ['BOTKEEP_HOME'], os.getcwd())"), "", tmp_path)
     assert woken.said == f"{tmp_path} {tmp_path}"
     assert (woken.tokens, woken.cost) == (None, None)
+
+
+def test_claude_code_is_told_to_wait_for_the_tools_unless_a_person_decides_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, its model had no tools where the server took two seconds to start, and all seemed well."""
+    command = python("import os; print(os.environ['MCP_CONNECTION_NONBLOCKING'])")
+    assert wake.run(command, "", tmp_path).said == "0"
+    monkeypatch.setenv("MCP_CONNECTION_NONBLOCKING", "1")
+    assert wake.run(command, "", tmp_path).said == "1"
 
 
 def test_a_command_that_hangs_is_ended_with_everything_it_started(tmp_path: Path) -> None:

@@ -556,15 +556,21 @@ class Desk:
     def _calls(
         self, bench: Bench, verdicts: Sequence[Verdict], actions: Sequence[ActionReport], shared: Sequence[Incident]
     ) -> tuple[Call, ...]:
-        """What an assistant is woken for, once for an incident. Most rounds load nothing for it."""
+        """What an assistant is woken for, once for an incident. Most rounds load nothing for it.
+
+        A bot that is silenced wakes nobody; what still stands at the end of its silence does then.
+        """
         sick = {one.bot: bench.history(one.bot) for one in verdicts if one.status is Status.FAULTY}
         if not sick or not bench.fleet.wake:
             return ()
         from . import wake
+        from .silences import active
 
         policies = {book.policy.fault: book.policy for book in bench.playbooks}
         try:
-            claimed = wake.claim(bench, wake.needed(verdicts, actions, shared, policies, sick))
+            silenced = {one.bot for one in active(self.ledger, self.clock())}
+            heard = [one for one in verdicts if one.bot not in silenced]
+            claimed = wake.claim(bench, wake.needed(heard, actions, shared, policies, sick))
         except LedgerError as error:
             bench.troubles.append(str(error))
             return ()
@@ -790,9 +796,18 @@ class Desk:
             report = act.restore(bench, bot, made.id, verdict.sentence)
             why = report.sentence if report.result is Result.FAILED else ""
         except BotkeepError as error:
+            if self._is_sound_now(bench, bot):
+                text = f"{bot.name}'s data file is sound again: somebody else restored it meanwhile; nothing was done."
+                return ActionReport(bot.name, Action.RESTORE, Result.COALESCED, text, fault=verdict.fault)
             report = ActionReport(bot.name, Action.RESTORE, Result.FAILED, f"{bot.name}: {error}", fault=verdict.fault)
             why = str(error)
         return self._go_on_without(bench, bot, verdict, report, why) if why and _only_lacks_trades(verdict) else report
+
+    def _is_sound_now(self, bench: Bench, bot: Bot) -> bool:
+        """Whether the damage is gone: a watcher and a round of cron's see the same one, and one of them comes first."""
+        bench.forget(bot.name)
+        (now,) = self._verdicts(bench, [bot.name], confirm=False, remember=False)
+        return now.status is not Status.UNKNOWN and Fault.DATA_CORRUPT not in now.faults
 
     def _go_on_without(self, bench: Bench, bot: Bot, verdict: Verdict, report: ActionReport, why: str) -> ActionReport:
         """Trades that cannot be added are told to people; the bot is not kept down for them."""

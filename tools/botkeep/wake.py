@@ -39,6 +39,8 @@ SECONDS = 300.0
 ENDING_SECONDS = 3.0
 OUTPUT_BYTES = 256 * 1024
 """Of what it writes; the rest is read and dropped, so that it can end."""
+TOOLS_FIRST = {"MCP_CONNECTION_NONBLOCKING": "0"}
+"""Has Claude Code wait for botkeep's tools: on a busy machine its model would have none, and say that all is done."""
 CURSOR = "wakes"
 KEPT_FOR = timedelta(days=8)
 HOUR = timedelta(hours=1)
@@ -264,7 +266,7 @@ def run(command: Sequence[str], text: str, home: Path, seconds: float = SECONDS)
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=home,
-            env={**os.environ, "BOTKEEP_HOME": str(home)},
+            env={**TOOLS_FIRST, **os.environ, "BOTKEEP_HOME": str(home)},
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
@@ -354,13 +356,14 @@ def _woken(code: int | None, seconds: float, said: bytes, errors: bytes, *, late
         trouble = f"it ended with {how}" + (f": {last}" if last else "")
     elif answer.get("is_error") is True:
         trouble = f"it said that it failed: {clean(str(answer.get('result', '')), 200)}"
-    result = answer.get("result")
+    result = answer.get("result", _last_message(text))
     said_last = clean((result if isinstance(result, str) else text).strip(), 400)
     return Woken(seconds, code, trouble, _tokens(answer), _cost(answer), said_last)
 
 
 def _answer(text: str) -> dict[str, Any]:
-    """The JSON document that a host prints (`claude -p --output-format json`), or its last line; else empty."""
+    """The JSON document that a host prints (`claude -p --output-format json`), or its last line (`codex exec --json`);
+    else empty."""
     stripped = text.strip()
     for part in (stripped, stripped.splitlines()[-1] if stripped else ""):
         try:
@@ -372,6 +375,15 @@ def _answer(text: str) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
     return {}
+
+
+def _last_message(text: str) -> Any:
+    """What `codex exec --json` told last: an event on each line, of which the last one counts tokens."""
+    for line in reversed(text.strip().splitlines()[-50:]):
+        item = _answer(line).get("item")
+        if isinstance(item, dict) and item.get("type") == "agent_message":
+            return item.get("text")
+    return None
 
 
 def _tokens(answer: Mapping[str, Any]) -> int | None:
@@ -388,7 +400,7 @@ def _cost(answer: Mapping[str, Any]) -> Decimal | None:
     cost = answer.get("total_cost_usd")
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < 10**6:
         return None
-    return Decimal(str(cost))
+    return Decimal(f"{cost:.6f}").normalize() + 0  # a sum of binary fractions: millionths of a dollar are meant
 
 
 # ---------------------------------------------------------------------------------------------------- recording

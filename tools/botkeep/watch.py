@@ -306,6 +306,9 @@ class Watch:
         for verdict in done.report.verdicts:
             if verdict.bot in self.due:
                 self._follow(verdict, actions.get(verdict.bot), fleet.get(verdict.bot).bot)
+                if done.alone and verdict.status is Status.HEALTHY and verdict.pid is None:
+                    # something ended, and its engine says that it runs: it may not have noticed yet
+                    self.due[verdict.bot] = min(self.due[verdict.bot], time.monotonic() + SOON)
         self._plan(done.report)
         for name in self.again & set(done.names):
             self.again.discard(name)

@@ -144,7 +144,10 @@ class Stream:
         """One event. Raises ValueError, LookupError or TypeError for what is none."""
         if not line.strip():
             return
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
         nanoseconds = int(event["timeNano"])
         self._since = f"{nanoseconds // 10**9}.{nanoseconds % 10**9 + 1:09d}"
         names = tuple(concerned(self.bots.items(), event["Actor"]["ID"], event["Actor"]["Attributes"]))

@@ -176,13 +176,22 @@ def stop(target: Target, grace: float, deadline: float) -> Stopped:
     table = ProcessTable.read()
     before, first = instances(target, table, read_record(target.run_dir)), hunt(target, table)
     _ask(target, table)
-    signal_all(first, signal.SIGTERM, signal.SIGCONT)
+    under_way = _starting_among(first, target)
+    signal_all(under_way, signal.SIGKILL)  # a frozen one that is woken by us would start the bot first
+    signal_all({pid: one for pid, one in first.items() if pid not in under_way}, signal.SIGTERM, signal.SIGCONT)
     ended = wait_until_gone(_hunting(target), min(time.monotonic() + grace, deadline - KILL_SECONDS))
     left = _still_held(target) if ended or kill(_hunting(target), deadline) else _left(target)
     if left:
         with suppress(OSError):
             unask(target.run_dir)
     return Stopped((*before, *_unseen(first, before, table)), left, killed=not ended)
+
+
+def _starting_among(found: dict[int, Proc], target: Target) -> dict[int, Proc]:
+    """Launchers and watchers of a start that has not recorded its bot; if they are killed, there will be none."""
+    record = read_record(target.run_dir)
+    recorded = (record.pid, record.shim_pid) if record else ()
+    return {pid: one for pid, one in found.items() if is_launcher(one) and pid not in recorded}
 
 
 def _hunting(target: Target) -> Find:
