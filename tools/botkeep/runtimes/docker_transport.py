@@ -393,6 +393,7 @@ _TROUBLE = (
     LookupError,
     TypeError,
     AttributeError,
+    RecursionError,
 )
 
 
