@@ -5,10 +5,15 @@ Tests there run inside, in another pytest: the contract of the runtimes once mor
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from support.bots import wait_for
 from support.systemd_box import Box, run_inside
 
 TESTS = Path(__file__).parents[1]
@@ -24,6 +29,32 @@ def inner(*what: str) -> int:
     assert "skipped" not in last
     found = re.search(r"(\d+) passed", last)
     return int(found[1]) if found else 0
+
+
+HOLDING = """
+import sys, time
+from support.systemd_box import Box
+box = Box(system=sys.argv[1] == "system").up()
+box.service("x", "/bin/sleep 1000", {})
+box.ctl("start", "x")
+print(box.show("x", "MainPID")[0], box.folder, *box.groups, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("kind", ["user", "system"])
+def test_nothing_is_left_of_a_box_when_its_tests_are_killed(kind: str) -> None:
+    with Box():
+        pass  # skipped where there can be none
+    words = [sys.executable, "-c", HOLDING, kind]
+    given = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(words, env=given, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        pid, *paths = holder.stdout.readline().split()
+        holder.kill()
+    assert int(pid) > 0
+    wait_for(lambda: not any(map(os.path.exists, paths)))
+    assert kind == "system" or not os.path.exists(f"/proc/{pid}")
 
 
 def test_the_systems_own_services_keep_the_contract_too() -> None:

@@ -137,6 +137,7 @@ def test_a_task_that_the_kernel_ended_for_lack_of_memory_says_so(made: SwarmServ
     seen = ended(target)
     assert (seen.signal, seen.out_of_memory) == (signal.SIGKILL, True)
     assert swarm_control.memory_of(target.config) == 16 << 20
+    assert stop(target).left == ()
     assert swarm_control.set_memory(target.config, 24 << 20) == 16 << 20
     spec = made.service(target)["Spec"]
     assert spec["TaskTemplate"]["Resources"]["Limits"]["MemoryBytes"] == 24 << 20

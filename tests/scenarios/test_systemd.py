@@ -8,6 +8,7 @@ import os
 import random
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -109,6 +110,34 @@ def test_a_service_that_is_being_prepared_is_alive_and_only_starts(made: Service
     assert (seen.state, made.state()) == (InstanceState.STARTING, "activating")
     assert stop(target).left == ()
     assert made.state() != "activating"
+
+
+def test_a_start_that_waits_for_another_unit_is_alive_and_a_stop_takes_it_back(made: Services) -> None:
+    """Nothing of it runs yet, and it will by itself: a bot that is called stopped must not come up."""
+    other = f"other-{made.lab.token}.service"
+    made.box.write(other, "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep 1000\n")
+    target = made.bot(unit={"Wants": other, "After": other})
+    with pytest.raises(EngineError, match=r"has not started doge-.* yet: its start waits for other units"):
+        RUNTIME.engine.start(target.config, 1.0)
+    (seen,) = look(target).instances
+    assert (seen.pid, seen.state) == (None, InstanceState.STARTING)
+    assert stop(target).left == ()
+    assert look(target).instances == ()
+    made.box.ctl("kill", "--signal=SIGKILL", other)
+    wait_for(lambda: made.box.show(other, "Job") == [""])
+    assert made.state() == "inactive"
+
+
+def test_a_service_that_is_not_enabled_and_ended_well_at_once_is_told_so(made: Services) -> None:
+    """systemd has forgotten by then that it ran, and calls its conditions not met."""
+    made.box.write(f"{made.unit('doge')}.service", "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=/bin/true\n")
+    made.box.reload()
+    with pytest.raises(EngineError, match="and it ended well at once"):
+        start(made.target())
+    seen = look(made.target())
+    assert seen.instances == ()
+    assert seen.exit is not None
+    assert seen.exit.failed_to_start is None
 
 
 def test_a_service_that_is_stopping_is_alive(made: Services) -> None:
@@ -346,6 +375,45 @@ def test_what_a_stop_by_systemd_leaves_behind_is_the_bot_and_no_second_is_starte
     assert overlaps(made.lab.stamps()) == []
 
 
+FORKING = (
+    "import os, time\ntime.sleep(0.5)\nif os.fork(): os._exit(0)\nos.setsid()\nopen('up', 'w').close()\n"
+    "time.sleep(1000)\n"
+)
+
+
+def test_a_service_that_forks_is_one_bot_also_where_systemd_knows_no_main_process(made: Services) -> None:
+    (made.lab.home / "forking.py").write_text(FORKING)
+    target = made.bot(command=[sys.executable, "forking.py"], Type="forking", GuessMainPID="no")
+    made.box.ctl("start", "--no-block", made.unit("doge"))
+    seen = wait_for(lambda: [one for one in look(target).instances if one.pid])
+    assert [(one.state, one.kept_by) for one in seen] == [(InstanceState.STARTING, "systemd")]
+    wait_for((made.lab.home / "up").exists)
+    wait_for(lambda: made.state() == "active")
+    (one,) = look(target).instances
+    assert (one.state, one.kept_by, made.pid()) == (InstanceState.RUNNING, "systemd", 0)
+    assert (one.pid,) == one.members
+    assert stop(target).left == ()
+    assert not os.path.exists(f"/proc/{one.pid}")
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_container_with_a_service_of_the_same_name_is_left_alone(made: Services, runs: bool) -> None:
+    target = made.bot()
+    if runs:
+        up(made, target)
+    top = next(path for path in made.box.groups[0].rglob("*") if path.name == "init.scope").parent
+    group = top / f"container.scope/app.slice/{made.unit('doge')}.service"
+    group.mkdir(parents=True)
+    line = f"echo 0 > {group}/cgroup.procs && exec sleep 1000"
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", line]) as other:
+        wait_for(lambda: (group / "cgroup.procs").read_text())
+        seen = look(target).instances
+        assert [one.members for one in seen] == ([(made.pid(),)] if runs else [])
+        stop(target)
+        assert other.poll() is None
+        other.kill()
+
+
 @pytest.mark.parametrize("switch", ["--daemon", "--popen"])
 def test_what_a_bot_starts_beside_itself_is_no_second_copy(made: Services, switch: str) -> None:
     target = made.bot(switch, "--graceful")
@@ -413,6 +481,26 @@ def test_output_is_read_from_the_journal_as_it_is_and_without_systemds_own_words
     look(target)
     wait_for(lambda: len(said(target)) == 2 * len(now))
     assert said(target)[RUNTIME.run_offset(target) :] == now
+
+
+def test_long_lines_are_in_the_journal_as_it_is_said(made: Services) -> None:
+    """The journal cuts them at 48 KiB, and journalctl leaves out what is longer than 4 KiB unless it is told not to."""
+    program = "import time; print('x' * 6000); print('y' * 100_000); print('end', flush=True); time.sleep(1000)"
+    target = made.bot(command=[sys.executable, "-c", program])
+    start(target)
+    wait_for(lambda: said(target).endswith(b"end\n"))
+    assert [len(line) for line in said(target).split(b"\n")] == [6000, 100_000, 3, 0]
+
+
+def test_after_the_journal_has_lost_what_was_read_nothing_new_is_missing(made: Services) -> None:
+    target = shell(made, "echo one; until test -e more; do sleep 0.1; done; echo two; echo three; exec sleep 1000")
+    start(target)
+    wait_for(lambda: said(target) == b"one\n")
+    for words in (["--rotate"], ["--directory=/run/log/journal", "--vacuum-files=1"]):
+        subprocess.run([*made.box.inside(), "journalctl", *words], check=True, capture_output=True)
+    (made.lab.home / "more").touch()
+    wait_for(lambda: said(target).endswith(b"three\n"))
+    assert said(target) == b"one\ntwo\nthree\n"
 
 
 def test_a_long_log_begins_with_its_newest_lines_and_goes_on_without_a_gap(made: Services) -> None:

@@ -138,9 +138,17 @@ def keep(place: Path, host: str) -> None:
         if daemon is not None:
             daemon.terminate()
             daemon.wait()
+            _unmount(place)
         shutil.rmtree(place, ignore_errors=True)
         Path(f"{place}.start").unlink(missing_ok=True)
         Path(f"{place}.lock").unlink(missing_ok=True)
+
+
+def _unmount(place: Path) -> None:
+    """What the daemon leaves mounted when it ends: its network namespaces."""
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for one in reversed([path for path in mounted if path.startswith(f"{place}/")]):
+        subprocess.run(["umount", "--lazy", one], check=False, capture_output=True)
 
 
 def _start_daemon(place: Path) -> subprocess.Popen[bytes]:

@@ -5,7 +5,8 @@ and a journal run: so nothing of the machine's own systemd, if it has one, is se
 sees the pids that everybody sees, and tests talk to it from outside, through `systemctl` and `journalctl` that step in
 first. As the system's manager it has to be the first process of its own table of pids: tests run inside.
 
-Whoever ends it ends everything in it: the kernel kills what is in its control group.
+Whoever ends it ends everything in it: the kernel kills what is in its control group. A guard does that, and takes the
+folder and the control groups away, when the tests are killed.
 """
 
 from __future__ import annotations
@@ -95,6 +96,24 @@ exec unshare --mount --cgroup --pid --uts --ipc --fork --kill-child -- /bin/sh -
     "$BOX_MANAGER" --system --log-target=journal --show-status=no --unit=basic.target
 '
 """
+GUARD = """\
+cat > /dev/null
+tries=0
+while test $tries -lt 300; do
+  left=
+  for group in $BOX_GROUPS; do
+    test -d "$group" || continue
+    echo 1 > "$group/cgroup.kill"
+    find "$group" -depth -type d -exec rmdir {} +
+    test ! -d "$group" || left=1
+  done
+  test -n "$left" || break
+  sleep 0.1
+  tries=$((tries + 1))
+done
+rm -rf -- "$BOX_FOLDER"
+"""
+"""Waits for the end of who holds the other end of its input."""
 JOURNAL_UNITS = {
     "basic.target": "[Unit]\nDefaultDependencies=no\nWants=systemd-journald.service\n",
     "systemd-journald.service": (
@@ -128,6 +147,7 @@ class Box:
         self.units = self.folder / "units"
         self.tools = self.folder / "bin"
         self.groups = _groups(self.name, with_memory=system)
+        self.guard = self._guarded()
 
     def __enter__(self) -> Box:
         return self.up()
@@ -152,6 +172,17 @@ class Box:
             raise
         return self
 
+    def _guarded(self) -> subprocess.Popen[bytes]:
+        given = {
+            "PATH": os.environ["PATH"],
+            "BOX_GROUPS": " ".join(map(str, self.groups)),
+            "BOX_FOLDER": str(self.folder),
+        }
+        return subprocess.Popen(
+            ["/bin/sh", "-c", GUARD], env=given, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+        )  # fmt: skip
+
     def _start(self) -> None:
         given = {
             "BOX_GROUP": str(self.groups[0]), "BOX_GROUPS": " ".join(map(str, self.groups)),
@@ -164,7 +195,7 @@ class Box:
                 ["/bin/sh", "-c", SYSTEM_ENTER if self.system else USER_ENTER],
                 env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/root"), **given},
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-                preexec_fn=_die_with_us if self.system else _end_with_us,
+                preexec_fn=_die_with_us if self.system else None,
             )  # fmt: skip
         self._wait(self._is_up)
         self._write_tools()
@@ -202,6 +233,7 @@ class Box:
         while any(map(_is_left, self.groups)) and time.monotonic() < until:
             time.sleep(0.01)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.guard.communicate()
 
     def kill(self) -> None:
         """kill -9 of the manager alone: what it runs lives on. Not of a system's, which takes everything along."""
@@ -274,11 +306,6 @@ class Box:
         """What systemd says."""
         done = self.ctl("show", "--value", *(f"--property={one}" for one in properties), unit)
         return done.stdout.decode().splitlines()
-
-
-def _end_with_us() -> None:
-    """A user's manager stops its services when it is asked to end; killed, it leaves them."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _die_with_us() -> None:

@@ -75,6 +75,45 @@ def test_what_compose_would_fill_in_stands_for_itself(home: Path) -> None:
     assert found["environment"] == {"A": "1$$", "B": "yes"}
 
 
+def test_what_docker_would_take_for_a_number_stands_in_quotes(home: Path) -> None:
+    """Its reader knows more numbers than the one here: 1e-4 would become 0.0001, 0888 lose its zero."""
+    words = [
+        "1e-4",
+        "0888",
+        "0o14",
+        "12e03",
+        "1_0",
+        "y",
+        "N",
+        "1:30",
+        "yes",
+        "null",
+        "~",
+        "",
+        "0x1F",
+        "-.5",
+        "2026-11-21",
+    ]
+    env = {f"V{place}": word for place, word in enumerate(words)} | {"Y": "n"}
+    made = stack(home, entry(runtime={"command": ["./bot", *words], "env": env}))
+    found = services(made)["doge"]
+    assert found["entrypoint"][1:] == words
+    assert found["environment"] == env
+    lines = {line.strip().removeprefix("- ") for line in made.text.splitlines()}
+    for word in words:
+        assert lines & {f'"{word}"', f"'{word}'"}, word
+    assert '"Y": "n"' in lines
+
+
+def test_two_keys_that_would_be_one_secret_are_refused(home: Path) -> None:
+    for name, text in (("a.env", "usdt_KEY=1\n"), ("b.env", "KEY=2\n")):
+        (home / name).write_text(text)
+        (home / name).chmod(0o600)
+    two = entry("doge_usdt", runtime={"env_file": "b.env"})
+    with pytest.raises(UsageError, match="one secret, doge_usdt_KEY"):
+        stack(home, entry(runtime={"env_file": "a.env"}), two)
+
+
 def test_a_health_check_is_one_of_progress_and_there_is_none_without(home: Path) -> None:
     made = stack(home, entry(progress={"file": "it's alive", "every": "2m"}), entry("shib", data_file="shib.csv"))
     found = services(made)

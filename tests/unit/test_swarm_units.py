@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from botkeep.config import load_fleet
 from botkeep.model import EngineError, InstanceState
 from botkeep.runtimes import swarm
 from botkeep.runtimes.docker_address import Address
-from botkeep.runtimes.docker_facts import Inspected
+from botkeep.runtimes.docker_facts import Inspected, Listed
 from botkeep.runtimes.swarm_control import require_manager
-from botkeep.runtimes.swarm_facts import EngineInfo, Listed, Node, Service, TaskSaid, each
+from botkeep.runtimes.swarm_facts import EngineInfo, Node, Service, TaskSaid, each
 from botkeep.runtimes.swarm_units import Around, Task, same_elsewhere, twin_of, units_of
 from botkeep.workspace import Workspace
 
@@ -266,6 +266,45 @@ def test_a_start_that_a_person_made_is_not_the_swarms_own() -> None:
     assert unit.starts == ()  # an hour after the end of the one before
 
 
+def row(count: int, state: str, policy: Mapping[str, Any], **last: Any) -> Task:
+    """A service whose tasks ended so, three seconds after their begin, each ten seconds after the one before."""
+    (task,) = tasks("running")
+    begin = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
+    times = [begin + timedelta(seconds=10 * place) for place in range(count)]
+    past = [
+        changed(task, id=f"x{place}", made=at.isoformat(), at=(at + timedelta(seconds=3)).isoformat(), state=state,
+                wanted="shutdown")
+        for place, at in enumerate(times)
+    ]  # fmt: skip
+    past[-1] = past[-1].model_copy(update=last)
+    edit = {"TaskTemplate": {**spec_of("running"), "RestartPolicy": policy}}
+    (unit,) = units_of(service("running", edit), past, around(containers={}, now=begin + timedelta(hours=1)), GRACE)
+    return unit
+
+
+@pytest.mark.parametrize(
+    ("state", "condition", "changed_spec", "starts"),
+    [
+        ("failed", "any", {}, 3),
+        ("failed", "on-failure", {}, 3),
+        ("complete", "any", {}, 3),
+        ("complete", "on-failure", {}, 0),
+        ("failed", "none", {}, 0),
+        ("shutdown", "any", {}, 0),
+        ("failed", "any", {"spec": {"ForceUpdate": 1}}, 2),
+    ],
+)
+def test_only_what_the_swarm_starts_by_itself_counts(
+    state: str, condition: str, changed_spec: dict[str, Any], starts: int
+) -> None:
+    assert len(row(4, state, {"Condition": condition, "Delay": 5 * 10**9}, **changed_spec).starts) == starts
+
+
+def test_what_is_started_by_hand_and_ends_well_each_time_is_no_loop_of_the_swarms() -> None:
+    assert row(4, "complete", {"Condition": "on-failure"}).giving_up == ""
+    assert row(4, "complete", {"Condition": "none"}).giving_up == ""
+
+
 def test_runs_are_named_by_when_they_were_made_whatever_digits_the_time_is_written_with() -> None:
     (task,) = tasks("running")
     early = changed(task, made="2026-11-21T21:30:00.1Z", id="z")
@@ -312,8 +351,18 @@ def test_containers_beside_the_service_are_copies_if_they_run_the_same_on_the_sa
         update={"id": "e" * 64, "labels": {"com.docker.swarm.service.id": "somebodyelse"}}
     )
     all_of_them = {x.id: x for x in (task, byhand, other_folder, other_command, ended, another_services)}
-    found = [seen.id for seen in same_elsewhere(one, replace(there, containers=all_of_them))]
+    found = [seen.id for seen in same_elsewhere(one, [], replace(there, containers=all_of_them))]
     assert found == [task.id, byhand.id]
+
+
+def test_a_container_of_a_task_that_is_planned_is_no_copy_and_one_of_a_task_that_is_over_is() -> None:
+    one, there = service("running"), around()
+    (task,) = tasks("running")
+    listed = there.containers[task.container]
+    fresh = changed(task, state="ready", container=task.status.container.model_copy(update={"container": ""}))
+    assert listed.labels["com.docker.swarm.task.id"] == task.id
+    assert list(same_elsewhere(one, [fresh], there)) == []
+    assert list(same_elsewhere(one, [changed(task, state="failed")], there)) == [listed]
 
 
 # ---------------------------------------------------------------------------------------------------- rubbish

@@ -21,7 +21,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\
 def nanoseconds(text: str) -> int | None:
     """Since 1970, of a time as the engine writes it; None for none, which it writes as year one."""
     found = _TIME.fullmatch(text)
-    if found is None or text.startswith("0001-"):
+    if found is None or text.startswith(("0001-", "9999-")):  # the latter may be year 10000 of UTC
         return None
     try:
         seconds = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")) - _EPOCH

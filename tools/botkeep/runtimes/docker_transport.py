@@ -437,6 +437,7 @@ _TROUBLE = (
     LookupError,
     TypeError,
     AttributeError,
+    RecursionError,
 )
 
 
