@@ -13,7 +13,7 @@ SAID := $(BOTS)/transcripts
 CELLS := .venv/matrix
 COMPILE := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --no-header --annotation-style line
 
-.PHONY: setup demo test lint types docs unit wheel bench lock bots bots-docs matrix matrix-docs clean
+.PHONY: setup demo test lint types docs unit wheel bench lock incident-docs bots bots-docs matrix matrix-docs clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -49,6 +49,10 @@ wheel: setup
 
 bench: setup
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+# docs/incident.md: one incident happens, and is written down. Takes about a minute.
+incident-docs: setup
+	PYTHONPATH=tests $(BIN)/python tests/support/incident.py docs/incident.md
 
 # The real bots, which botkeep keeps and does not import: a virtual environment of their own. Nothing is skipped here.
 $(BOTS_STAMP): requirements-bots.txt

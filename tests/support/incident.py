@@ -25,8 +25,8 @@ from support.webhook import Webhook, webhook
 PAGE = """# One incident, from crash to "resolved"
 
 Made by `make incident-docs`, which lets it happen: everything below was said by this version of botkeep, on real
-processes. The bot is a paper bot, the playbooks are those of `botkeep init`; only the second wait of the back-off is
-15 s instead of 5 min, so that nobody has to wait for the page. Folders are shortened; times and pids are as they were.
+processes. The bot is a paper bot, the playbooks are those of `botkeep init`. Folders are shortened; times and pids are
+as they were.
 
 {body}"""
 SECONDS = 60.0
@@ -101,7 +101,6 @@ def _set_up(bots: Fleet, people: Webhook) -> None:
     for path in (bots.home / "playbooks").glob("*.md"):
         path.unlink()
     subprocess.run([BOTKEEP, "init", bots.home], check=True, capture_output=True)
-    bots.edit("bot-not-running", r"backoff: \[0s, 5m,", "backoff: [0s, 15s,")
     for bot in (BOT, "btc"):
         bots.desk(Actor.PERSON).start(bot, "the day begins")
 
@@ -131,9 +130,10 @@ def _happen(story: Story) -> None:
     story.show("diagnose", BOT)
     program.write_text(good)
     story.tell(
-        "## The end\n\nThe person mends the line, and does nothing else. When the back-off is over, the watcher starts "
-        "the bot again, and watches whether it stays up."
+        "## The end\n\nThat line of the log is why the watcher tries no second time: a restart cannot help until somebody "
+        "has mended the program. The person does that, and says so."
     )
+    story.show("restart", BOT, "--override", "the parenthesis in paper_bot.py is closed")
     story.waited(lambda: any("resolved after" in one["message"] for one in people.taken))
     story.new_lines()
     story.tell("What people got:")
