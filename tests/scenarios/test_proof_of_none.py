@@ -306,7 +306,13 @@ def test_what_a_killed_launcher_had_forked_starts_nothing_after_the_caller_was_t
     slow = python_injected(lab, "ready", "setsid", f"delay_enter={int(DELAY_SECONDS * 1e6)}")
     monkeypatch.setattr(sys, "executable", str(slow))
     said, say = os.pipe()
-    caller = forks.start(lambda: (ready.keep(), os.write(say, why_not(bot).encode()), ready.give_up())[2])
+
+    def work() -> None:
+        ready.keep()
+        ready._wanted = False  # this one, and none after it
+        os.write(say, why_not(bot).encode())
+
+    caller = forks.start(work)
     launcher = wait_for(lambda: launcher_below(caller))
     forked = wait_for(lambda: launcher_below(launcher))
     os.kill(launcher, signal.SIGKILL)

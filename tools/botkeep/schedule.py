@@ -301,7 +301,8 @@ def _claude(tasks: Iterable[Task], home: Path, command: str) -> str:
         wake = WAKES[task.name]
         tools = ",".join(f"mcp__botkeep__{tool}" for tool in wake.tools)
         what = (
-            f"flock -n -o .botkeep/claude.lock env MCP_CONNECTION_NONBLOCKING=0 claude -p {shlex.quote(wake.prompt)} --mcp-config mcp.json "
+            "flock -n -o .botkeep/claude.lock env MCP_CONNECTION_NONBLOCKING=0 "  # else it may begin without tools
+            f"claude -p {shlex.quote(wake.prompt)} --mcp-config mcp.json "
             f'--strict-mcp-config --tools "" --allowedTools {tools} --permission-mode dontAsk '
             f"--no-session-persistence >> .botkeep/logs/claude.log 2>&1"
         )
