@@ -53,8 +53,7 @@ def test_nothing_is_left_of_a_box_when_its_tests_are_killed(kind: str) -> None:
         pid, *paths = holder.stdout.readline().split()
         holder.kill()
     assert int(pid) > 0
-    wait_for(lambda: not any(map(os.path.exists, paths)))
-    assert kind == "system" or not os.path.exists(f"/proc/{pid}")
+    wait_for(lambda: not any(map(os.path.exists, paths)))  # no control group can be removed in which something lives
 
 
 def test_the_systems_own_services_keep_the_contract_too() -> None:
