@@ -376,7 +376,10 @@ def end(pid: int) -> None:
 
 def process_has(pid: int, kind: str) -> bool:
     """Whether it has a descriptor of that kind open."""
-    links = (os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+    links = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     return any(link.startswith(kind) for link in links)
 
 

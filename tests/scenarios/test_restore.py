@@ -90,6 +90,18 @@ def test_a_round_restores_without_an_assistant(one: Fleet) -> None:
     assert wait_for(lambda: one.verdict().status is Status.HEALTHY)
 
 
+def test_a_round_that_comes_second_to_a_restore_does_nothing_and_calls_nobody(one: Fleet) -> None:
+    dead_and_damaged(one)
+    late = one.desk(Actor.ROUND)
+    found = late.check().verdicts[0]
+    assert one.desk(Actor.ROUND).round().actions[0].result is Result.DONE
+    report = late._act_on(late.bench(), found)
+    assert report
+    assert report.result is Result.COALESCED, report.sentence
+    assert "somebody else restored it meanwhile" in report.sentence
+    assert one.verdict().status is Status.HEALTHY
+
+
 def test_a_plan_is_for_one_use_and_for_the_very_damage_it_saw(one: Fleet) -> None:
     dead_and_damaged(one)
     desk = one.desk()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from support.webhook import Webhook, webhook
 PAGE = """# One incident, from crash to "resolved"
 
 Made by `make incident-docs`, which lets it happen: everything below was said by this version of botkeep, on real
-processes. The bot is a paper bot, the playbooks are those of `botkeep init`. Folders are shortened; times and pids are
-as they were.
+processes. The bot is a paper bot with a `check_interval` of 10 s, the playbooks are those of `botkeep init`. Folders
+are shortened; times and pids are as they were.
 
 {body}"""
 SECONDS = 60.0
@@ -52,7 +53,7 @@ class Story:
             env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120"},
         )  # fmt: skip
         said = (done.stdout + done.stderr).rstrip()
-        self.block("console", f"$ botkeep {' '.join(words)}\n{said}")
+        self.block("console", f"$ {shlex.join(['botkeep', *words])}\n{said}")
         return said
 
     def block(self, kind: str, text: str) -> None:
@@ -83,7 +84,7 @@ class Story:
 def main(page: Path) -> None:
     """Let it happen, and write it down."""
     with tempfile.TemporaryDirectory() as folder, webhook() as people:
-        with fleet(Path(folder) / "bots", entry(BOT), entry("btc", "BTCUSDT")) as bots:
+        with fleet(Path(folder) / "bots", entry(BOT, check_interval=10), entry("btc", "BTCUSDT")) as bots:
             _set_up(bots, people)
             with watching(bots.home) as watcher:
                 story = Story(bots, people, watcher)
@@ -115,8 +116,8 @@ def _happen(story: Story) -> None:
     story.show("status")
     story.tell(
         f"## The crash\n\nSomebody saves `paper_bot.py` with a mistake in it. Nothing happens yet: {BOT} has it in "
-        f"memory. Then its process dies (`kill -9 {pid}`). The kernel tells the watcher, which starts it by the playbook "
-        f"`bot-not-running`; the new one ends at once."
+        f"memory. Then its process dies (`kill -9 {pid}`). The kernel tells the watcher, which starts it by the "
+        f"playbook `bot-not-running`; the new one ends at once."
     )
     program.write_text(good.replace("def main(", "def main((", 1))
     began = time.time()
@@ -130,8 +131,8 @@ def _happen(story: Story) -> None:
     story.show("diagnose", BOT)
     program.write_text(good)
     story.tell(
-        "## The end\n\nThat line of the log is why the watcher tries no second time: a restart cannot help until somebody "
-        "has mended the program. The person does that, and says so."
+        "## The end\n\nThat line of the log is why the watcher tries no second time: a restart cannot help until "
+        "somebody has mended the program. The person does that, and says so."
     )
     story.show("restart", BOT, "--override", "the parenthesis in paper_bot.py is closed")
     story.waited(lambda: any("resolved after" in one["message"] for one in people.taken))

@@ -230,7 +230,7 @@ def _still_held(target: Target) -> tuple[str, ...]:
     if lock_name(target) is None:
         return ()
     lock = Lock(target.run_dir / "run.lock")
-    if lock.acquire(wait=ALONE_SECONDS) or (_wake_launchers() and lock.acquire(wait=LOCK_SECONDS)):
+    if lock.acquire(wait=ALONE_SECONDS) or (_end_frozen_launchers() and lock.acquire(wait=LOCK_SECONDS)):
         lock.release()
         return ()
     return (_holders(target),)
@@ -242,11 +242,13 @@ def _holders(target: Target) -> str:
     return f"{', '.join(f'pid {pid}' for pid in sorted(pids)) or 'a process that we may not see'} (it holds its lock)"
 
 
-def _wake_launchers() -> bool:
-    """A frozen launcher whose caller was killed has the lock in an order that it has not read: awake, it ends."""
+def _end_frozen_launchers() -> bool:
+    """A frozen launcher whose caller was killed has the lock in an order that it has not read.
+
+    Awake, it would carry it out. One that waits for another caller is missed by nobody: that one starts its own."""
     procs = ProcessTable.read().procs
     frozen = {pid: proc for pid, proc in procs.items() if is_launcher(proc) and proc.state == "T"}
-    signal_all(frozen, signal.SIGCONT)
+    signal_all(frozen, signal.SIGKILL)
     return bool(frozen)
 
 
