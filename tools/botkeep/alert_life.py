@@ -23,8 +23,9 @@ OFTEN = 2
 """Incidents of one bot that ended within `RECENTLY`: from then on it has to stay well for `CALM`."""
 RECENTLY = timedelta(hours=2)
 CALM = timedelta(minutes=10)
-BEFORE = timedelta(minutes=1)
-"""A deed this long before the incident was first seen belongs to it: the look came after it."""
+BEFORE = timedelta(seconds=2)
+"""A deed this long before the incident was first seen belongs to it: clocks are read apart. An earlier one was done
+for something else: the bot's first start, ten seconds before it crashed, mended nothing."""
 MOST_DEEDS = 8
 _DONE = {
     Action.START: "started", Action.RESTART: "restarted", Action.RESTORE: "data restored", Action.STOP: "stopped",

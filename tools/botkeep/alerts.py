@@ -279,7 +279,7 @@ def _given_up(
     if not stuck or known.given_up(report.bot) or verdict is None or verdict.status is not Status.FAULTY:
         return None
     began = incident_began(verdict, histories.get(report.bot, History()))
-    return Alert(report.bot, report.sentence, report.fault, "critical", given_up=True, began=began)
+    return Alert(report.bot, report.sentence, report.fault or verdict.fault, "critical", given_up=True, began=began)
 
 
 # ------------------------------------------------------------------------------------ of which nobody can say a thing

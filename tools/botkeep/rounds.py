@@ -181,9 +181,7 @@ class Desk:
         """Fleet and playbooks as they are on disk now. Raises ConfigError if there is no usable fleet."""
         rules = self.fresh.read() if self.fresh else Rules(load_fleet(self.workspace), load_playbooks(self.workspace))
         troubles = [rules.problem] if rules.problem else []
-        return Bench(
-            rules.fleet, rules.playbooks, self.ledger, self.journal, self.actor, self.clock, troubles=troubles
-        )
+        return Bench(rules.fleet, rules.playbooks, self.ledger, self.journal, self.actor, self.clock, troubles=troubles)
 
     def check(self, names: Sequence[str] | None = None, *, confirm: bool = True) -> CheckReport:
         """Look, decide, record; `confirm`: suspect evidence takes its second look here. Raises UsageError."""
@@ -487,6 +485,7 @@ class Desk:
         names = _asked(bench.fleet, None)
         self._reconcile(bench, names)
         verdicts = self._verdicts(bench, names, confirm=True)
+        early = self._tell_before(bench, verdicts)
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             actions = self._act_on_all(bench, verdicts, pool)
             if lacking := self._compare_further(bench):
@@ -496,6 +495,7 @@ class Desk:
         actions = (*polling.follow(bench, verdicts), *actions)
         first = verdicts
         verdicts, shared, told = self._tell(bench, verdicts, actions)
+        told = (*early, *told)
         calls = self._calls(bench, first, actions, shared)
         self._deliver(bench, DELIVERING)
         found, missed, kept, text = self._scheduled(bench)
@@ -527,6 +527,7 @@ class Desk:
         with ThreadPoolExecutor(max(1, min(len(asked), AT_ONCE))) as pool:
             acts = [pool.submit(self._act_on, bench, one) for one in verdicts if self._has_work(bench, one)]
             self._remember(bench, {name: bench.seen[name] for name in asked}, verdicts)
+            early = self._tell_before(bench, verdicts)
             if seen is not None:
                 seen(verdicts)
             doubtful = [one for one in verdicts if not one.confirmed]
@@ -540,11 +541,18 @@ class Desk:
                 again = self._verdicts(bench, lacking, confirm=True)
                 verdicts = _merged(verdicts, again)
                 done += self._act_on_all(bench, again, pool)
-        return self._tell_and_look(bench, verdicts, (*polling.follow(bench, verdicts), *done))
+        return self._tell_and_look(bench, verdicts, (*polling.follow(bench, verdicts), *done), early)
 
-    def _tell_and_look(self, bench: Bench, verdicts: list[Verdict], actions: tuple[ActionReport, ...]) -> RoundReport:
+    def _tell_and_look(
+        self,
+        bench: Bench,
+        verdicts: list[Verdict],
+        actions: tuple[ActionReport, ...],
+        early: tuple[alerts.Alert, ...],
+    ) -> RoundReport:
         """What bots share, whom to tell, and how the bots are after what was done. Sending is left to `deliver`."""
         after, shared, told = self._tell(bench, verdicts, actions)
+        told = (*early, *told)
         calls = self._calls(bench, verdicts, actions, shared)
         self._commit(bench, actions)
         problems = self._problems(bench)
@@ -631,6 +639,17 @@ class Desk:
             after = _merged(verdicts, self._verdicts(bench, touched, confirm=False))
         return after, shared, telling.tell(bench, verdicts, shared, actions, after)
 
+    def _tell_before(self, bench: Bench, verdicts: Sequence[Verdict]) -> tuple[alerts.Alert, ...]:
+        """What is told at once, before something is done about it: a round that is killed while it mends a duplicate
+        leaves a bot that is well, and nobody would ever hear that two had traded."""
+        from . import telling
+
+        acted_on = [one for one in verdicts if _acts_alone(one, bench.playbooks) and not _asks(one, bench.playbooks)]
+        if not acted_on:
+            return ()
+        together_ill = {bot for one in together.shared(bench, verdicts) for bot in one.bots}
+        return telling.tell(bench, [one for one in acted_on if one.bot not in together_ill], (), ())
+
     def deliver(self, seconds: float = DELIVERING) -> Delivery:
         """Send what people have not been sent yet, for at most about so many seconds; another sender goes first."""
         from . import telling
@@ -650,9 +669,7 @@ class Desk:
             self.clock(), (), due=found, missed=missed, backups=tuple(kept), report=text, problems=tuple(bench.troubles)
         )
 
-    def _scheduled(
-        self, bench: Bench
-    ) -> tuple[tuple[Due, ...], tuple[Missed, ...], list[ActionReport], str]:
+    def _scheduled(self, bench: Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...], list[ActionReport], str]:
         """What is due, what was missed, and what came of it. One caller at a time: a watcher and a round of cron's
         that look at the same second make one report."""
         with Lock(self.workspace.state_dir / "schedule.lock") as lock:
@@ -788,7 +805,7 @@ class Desk:
         from .planning import plan
 
         if refusal := act.refusal_of_restore(bench, bot, verdict):
-            return refusal
+            return self._done_meanwhile(bench, bot) or refusal
         known = bench.cursor(bot.name, "compared")
         try:
             exchange = not deaths.waits(known, self.clock())
@@ -796,18 +813,23 @@ class Desk:
             report = act.restore(bench, bot, made.id, verdict.sentence)
             why = report.sentence if report.result is Result.FAILED else ""
         except BotkeepError as error:
-            if self._is_sound_now(bench, bot):
-                text = f"{bot.name}'s data file is sound again: somebody else restored it meanwhile; nothing was done."
-                return ActionReport(bot.name, Action.RESTORE, Result.COALESCED, text, fault=verdict.fault)
+            if done := self._done_meanwhile(bench, bot):
+                return done
             report = ActionReport(bot.name, Action.RESTORE, Result.FAILED, f"{bot.name}: {error}", fault=verdict.fault)
             why = str(error)
         return self._go_on_without(bench, bot, verdict, report, why) if why and _only_lacks_trades(verdict) else report
 
-    def _is_sound_now(self, bench: Bench, bot: Bot) -> bool:
-        """Whether the damage is gone: a watcher and a round of cron's see the same one, and one of them comes first."""
+    def _done_meanwhile(self, bench: Bench, bot: Bot) -> ActionReport | None:
+        """Where a watcher and a round of cron's see the same damage, one of them comes first: no failure of the other.
+
+        None: the damage is still there.
+        """
         bench.forget(bot.name)
         (now,) = self._verdicts(bench, [bot.name], confirm=False, remember=False)
-        return now.status is not Status.UNKNOWN and Fault.DATA_CORRUPT not in now.faults
+        if now.status is Status.UNKNOWN or Fault.DATA_CORRUPT in now.faults:
+            return None
+        text = f"{bot.name}'s data file is sound again: somebody else restored it meanwhile; nothing was done."
+        return ActionReport(bot.name, Action.RESTORE, Result.COALESCED, text, fault=Fault.DATA_CORRUPT)
 
     def _go_on_without(self, bench: Bench, bot: Bot, verdict: Verdict, report: ActionReport, why: str) -> ActionReport:
         """Trades that cannot be added are told to people; the bot is not kept down for them."""
@@ -882,9 +904,7 @@ class Desk:
         except (BotkeepError, OSError) as error:
             bench.troubles.append(f"{bot.name}: {error}")
 
-    def _verdicts(
-        self, bench: Bench, names: Sequence[str], *, confirm: bool, remember: bool = True
-    ) -> list[Verdict]:
+    def _verdicts(self, bench: Bench, names: Sequence[str], *, confirm: bool, remember: bool = True) -> list[Verdict]:
         seen = bench.look_at(names)
         self._count_engines(bench, seen)
         histories = self._histories(bench, names)
@@ -1054,6 +1074,11 @@ def _stops(verdict: Verdict, playbooks: Playbooks) -> bool:
     if policy is None or policy.mode != "auto" or "stop_bot" not in policy.actions or verdict.instance is None:
         return False
     return any(one.fault is verdict.fault and one.rule != UNUSUAL_WITHIN_LIMIT for one in verdict.evidence)
+
+
+def _asks(verdict: Verdict, playbooks: Playbooks) -> bool:
+    """Whether a person is asked: what people are told then names what they can say yes to."""
+    return verdict.fault is not None and playbooks.get(verdict.fault).policy.mode == "ask"
 
 
 def _acts_alone(verdict: Verdict, playbooks: Playbooks) -> bool:
