@@ -82,9 +82,7 @@ def _is_started(entry: Entry, outcomes: Mapping[str, Entry]) -> bool:
     return outcome is None or outcome.data.get("attempted") is not False
 
 
-def _traded_anew(
-    entries: Sequence[Entry], outcomes: Mapping[str, Entry], held: Hold | None
-) -> datetime | None:
+def _traded_anew(entries: Sequence[Entry], outcomes: Mapping[str, Entry], held: Hold | None) -> datetime | None:
     """When somebody last started what a round had stopped, or lifted its playbook; or when a round stopped it."""
     anew, waits = None, False
     for entry in entries:

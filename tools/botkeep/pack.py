@@ -73,7 +73,10 @@ EXAMPLE_BOTS: dict[str, Any] = {
             "capital": "1000.00",
             "currency": "USDT",
             "max_trades_per_hour": 3,
-            "notify": ["tgram://${DOGE_SHORT_TOKEN}/${DOGE_SHORT_CHATS}", "mailto://${MAIL_USER}:${MAIL_PASSWORD}@example.org"],
+            "notify": [
+                "tgram://${DOGE_SHORT_TOKEN}/${DOGE_SHORT_CHATS}",
+                "mailto://${MAIL_USER}:${MAIL_PASSWORD}@example.org",
+            ],
         },
         {
             "name": "btc-optimized",
