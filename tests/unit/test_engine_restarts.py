@@ -56,6 +56,16 @@ def test_the_times_that_an_engine_tells_are_counted_each_once() -> None:
     assert counted(first, second, third) == [0, 3, 1]
 
 
+@pytest.mark.parametrize("told_before", [(), (NOW - timedelta(seconds=40),)])
+def test_a_start_between_the_engines_answer_and_the_end_of_that_look_is_counted_by_the_next(
+    told_before: tuple[datetime, ...],
+) -> None:
+    missed = (*told_before, NOW - timedelta(milliseconds=300))
+    first = RuntimeLook((kept(1),), starts=told_before, tells_restarts=True)
+    later = RuntimeLook((kept(2),), starts=missed, tells_restarts=True)
+    assert counted(first, later, later) == [0, 1, 0]
+
+
 def test_our_own_start_is_not_counted_among_the_times() -> None:
     at = NOW + timedelta(seconds=20)
     assert counted(RuntimeLook((kept(1),)), RuntimeLook((kept(2, ours=True, started=at),), starts=(at,))) == [0, 0]

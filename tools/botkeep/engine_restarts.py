@@ -6,12 +6,14 @@ A supervisor calls a bot RUNNING that it started 33 times within two minutes. Pu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .model import RuntimeLook, iso, parse_iso
 
 Cursor = dict[str, Any]
+LOOK_TAKES = timedelta(seconds=5)
+"""That a start may be older than the end of the look that did not see it yet."""
 
 
 def since_last_look(kept: Mapping[str, Any] | None, seen: RuntimeLook, now: datetime) -> tuple[int, Cursor]:
@@ -27,6 +29,7 @@ def since_last_look(kept: Mapping[str, Any] | None, seen: RuntimeLook, now: date
         "at": iso(now),
         "restarts": seen.restarts,
         "run": run.key if run else before.get("run"),
+        "newest": iso(max(seen.starts)) if seen.starts else before.get("newest"),
     }
     if kept is None or seen.error:
         return 0, before if seen.error else following
@@ -37,7 +40,10 @@ def since_last_look(kept: Mapping[str, Any] | None, seen: RuntimeLook, now: date
 
 
 def _told(before: Cursor, seen: RuntimeLook) -> int:
-    since = parse_iso(before["at"])
+    """Those after the newest that was told before: a start between an engine's answer and the end of that look has an
+    earlier time than the look, and nobody has counted it."""
+    newest = before.get("newest")
+    since = parse_iso(newest) if newest else parse_iso(before["at"]) - LOOK_TAKES
     ours = {*seen.asked, *(one.started_at for one in seen.instances if one.ours)}
     return sum(1 for at in seen.starts if at > since and at not in ours)
 

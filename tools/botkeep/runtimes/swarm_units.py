@@ -140,7 +140,7 @@ def _told(
 ) -> dict[str, Any]:
     """What is said of the service once, however many tasks it has. `stuck`: a task without a place, and none lives."""
     exits = [seen for one in ended if (seen := exit_of(one, around)) is not None]
-    no_place = _no_place(stuck) if stuck is not None else None
+    no_place = _no_place(stuck) if stuck is not None and service.replicas else None
     return {
         "is_scaled_down": service.replicas == 0,
         "lost": tuple(_lost(one, around) for one in known if around.is_lost(one)),
