@@ -184,7 +184,7 @@ def test_the_report_counts_what_happened(one: Fleet) -> None:
     one.kill(one.up())
     one.desk(Actor.ROUND).round()
     desk = one.desk()
-    text = __import__("botkeep.report", fromlist=["render"]).render(desk.report(utc_now().replace(hour=0)), desk.zone())
+    text = desk.report_told(desk.report(utc_now().replace(hour=0)), "plain")
     assert "doge" in text
     assert "1 restart" in text
     assert "USDT" in text
