@@ -65,11 +65,10 @@ def due(
     known: Known = NOTHING,
     since: float = 40,
     reports: Sequence[ActionReport] = (),
-    now: datetime = NOW,
     silenced: Sequence[str] = (),
 ) -> list[Alert]:
     histories = {one.bot: past(one.fault, since) for one in verdicts}
-    return list(due_together(verdicts, incidents, BOOKS, histories, known, now, reports, silenced))
+    return list(due_together(verdicts, incidents, BOOKS, histories, known, reports, silenced))
 
 
 # -------------------------------------------------------------------------------------------------- several bots
@@ -205,7 +204,7 @@ def test_whatever_becomes_of_two_bots_nobody_is_told_twice_of_the_same() -> None
             limited = [one.bot for one in bots if one.fault is LIMITED]
             shared = [incident(*limited)] if len(limited) > 1 else []
             now = NOW + timedelta(minutes=number)
-            alerts = due(bots, *shared, known=known, now=now)
+            alerts = due(bots, *shared, known=known)
             pairs = [pair for one in alerts for pair in one.faults]
             assert len(pairs) == len(set(pairs))
             assert not {pair for one in alerts if not one.incident for pair in one.faults} & seen
@@ -228,6 +227,13 @@ def test_a_lone_incident_becomes_part_of_the_shared_one_that_explains_it() -> No
     known = told(due([verdict(bot) for bot in BOTS], incident(*BOTS), known=known), known=known)
     (one,) = known.opens
     assert (one.incident, one.bots, one.began) == ("rate:binance", BOTS, ago(40))
+
+
+def test_what_a_round_takes_after_its_look_is_not_counted_as_time_that_the_bot_was_down() -> None:
+    """A round that hung told people at 10:16 of a bot that it had seen down at 10:11, and that was restarted then."""
+    down = verdict("doge", DOWN)
+    assert due([replace(down, at=ago(36))], since=40) == []
+    assert [one.bot for one in due([replace(down, at=ago(35))], since=40)] == ["doge"]
 
 
 # ------------------------------------------------------------------------------------------------------- silences
@@ -255,7 +261,7 @@ def unseen(bot: str, why: str = "the Docker engine does not answer", wanted: Wan
 def unknown(*verdicts: Verdict, minutes: float, known: Known = NOTHING) -> list[Alert]:
     span = Span("x", Status.UNKNOWN, None, None, ago(minutes), NOW)
     histories = {one.bot: History(spans=(span,)) for one in verdicts}
-    return list(due_together(verdicts, (), BOOKS, histories, known, NOW))
+    return list(due_together(verdicts, (), BOOKS, histories, known))
 
 
 def test_a_bot_that_nobody_can_see_for_as_long_as_one_may_be_down_is_told_once() -> None:

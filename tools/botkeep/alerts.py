@@ -86,7 +86,6 @@ def due_together(
     playbooks: Playbooks,
     histories: Mapping[str, History],
     known: Known,
-    now: datetime,
     reports: Iterable[ActionReport] = (),
     silenced: Container[str] = (),
 ) -> tuple[Alert, ...]:
@@ -97,7 +96,7 @@ def due_together(
     """
     heard = [one for one in verdicts if one.bot not in silenced]
     told_of = [one for one in incidents if any(bot not in silenced for bot in one.bots)]
-    cases = [_Case(one, _members(one, verdicts), playbooks, histories, known, now) for one in told_of]
+    cases = [_Case(one, _members(one, verdicts), playbooks, histories, known) for one in told_of]
     shared = [alert for case in cases if (alert := case.alert())]
     covered = {pair for alert in shared for pair in alert.covers} | {pair for case in cases for pair in case.joined()}
     alone = [
@@ -105,7 +104,7 @@ def due_together(
         for one in heard
         if one.fault
         and (one.bot, one.fault.value) not in covered
-        and (alert := due(one, playbooks, histories.get(one.bot, History()), known, now))
+        and (alert := due(one, playbooks, histories.get(one.bot, History()), known))
     ]
     stuck = [
         alert
@@ -114,7 +113,7 @@ def due_together(
         and report.bot not in silenced
         and (alert := _given_up(report, verdicts, histories, known))
     ]
-    return (*shared, *alone, *stuck, *_unknown(heard, playbooks, histories, known, now))
+    return (*shared, *alone, *stuck, *_unknown(heard, playbooks, histories, known))
 
 
 def _value(fault: Fault | None) -> str:
@@ -134,7 +133,6 @@ class _Case:
     playbooks: Playbooks
     histories: Mapping[str, History]
     known: Known
-    now: datetime
 
     def alert(self) -> Alert | None:
         """If it stands long enough, or a member's own alert would be due, and nobody was told yet."""
@@ -142,7 +140,7 @@ class _Case:
         if self.known.incident(self.incident.id) or not self._is_seen(explained):
             return None
         own = [one for one in explained if self._member_is_due(one)]
-        if self.now - self._began() < self._policy().alert.after and not own:
+        if self._seen_last() - self._began() < self._policy().alert.after and not own:
             return None
         down = [one.bot for one in self.members if one.up is False and one.status is Status.FAULTY]
         suffix = f" Down: {', '.join(down)}." if down else ""
@@ -172,10 +170,13 @@ class _Case:
         return any(one.confirmed and self.incident.fault in one.faults for one in explained)
 
     def _member_is_due(self, verdict: Verdict) -> bool:
-        return due(verdict, self.playbooks, self._history(verdict), self.known, self.now) is not None
+        return due(verdict, self.playbooks, self._history(verdict), self.known) is not None
 
     def _history(self, verdict: Verdict) -> History:
         return self.histories.get(verdict.bot, History())
+
+    def _seen_last(self) -> datetime:
+        return max((one.at for one in self.members), default=self.incident.since)
 
     def _began(self) -> datetime:
         same = [one for one in self.members if one.fault and one.fault is self.incident.fault]
@@ -251,13 +252,16 @@ def _once(faults: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 # ---------------------------------------------------------------------------------------------------- single bots
 
 
-def due(verdict: Verdict, playbooks: Playbooks, past: History, known: Known, now: datetime) -> Alert | None:
-    """The alert for the first fault, if it stands for longer than its playbook's `alert.after` and is not known."""
+def due(verdict: Verdict, playbooks: Playbooks, past: History, known: Known) -> Alert | None:
+    """The alert for the first fault, if it stands for longer than its playbook's `alert.after` and is not known.
+
+    As of the look: what took this round minutes after it, the bot may have been well in.
+    """
     if verdict.status is not Status.FAULTY or verdict.fault is None or not verdict.confirmed:
         return None
     policy = playbooks.get(verdict.fault).policy
     began = incident_began(verdict, past)
-    if now - began < policy.alert.after or known.fault(verdict.bot, verdict.fault.value):
+    if verdict.at - began < policy.alert.after or known.fault(verdict.bot, verdict.fault.value):
         return None
     sentence = f"{verdict.sentence} {_since(began)}"
     return Alert(verdict.bot, sentence, verdict.fault, policy.severity, began=began)
@@ -286,7 +290,7 @@ def _given_up(
 
 
 def _unknown(
-    verdicts: Iterable[Verdict], playbooks: Playbooks, histories: Mapping[str, History], known: Known, now: datetime
+    verdicts: Iterable[Verdict], playbooks: Playbooks, histories: Mapping[str, History], known: Known
 ) -> Iterable[Alert]:
     """Bots that nobody can see for as long as one may be down; those with one reason (an engine is away) together.
 
@@ -299,19 +303,20 @@ def _unknown(
             groups.setdefault(reason_id(one), []).append(one)
     for id_, group in groups.items():
         began = min(unknown_since(one, histories.get(one.bot, History())) for one in group)
-        if now - began >= policy.alert.after:
-            yield _nobody_knows(id_, group, began, policy.severity, now)
+        seen = max(one.at for one in group)
+        if seen - began >= policy.alert.after:
+            yield _nobody_knows(id_, group, began, policy.severity, seen)
 
 
 def _is_unknown(verdict: Verdict) -> bool:
     return verdict.status is Status.UNKNOWN and verdict.wanted is not Wanted.DOWN
 
 
-def _nobody_knows(id_: str, group: Sequence[Verdict], began: datetime, severity: str, now: datetime) -> Alert:
+def _nobody_knows(id_: str, group: Sequence[Verdict], began: datetime, severity: str, seen: datetime) -> Alert:
     bots = tuple(one.bot for one in group)
     named = ", ".join(bots[:NAMED]) + (f" and {len(bots) - NAMED} more" if len(bots) > NAMED else "")
     who = f"{bots[0]} is" if len(bots) == 1 else f"{len(bots)} bots are ({named})"
-    sentence = f"Nobody knows since {length(now - began)} how {who}: {group[0].sentence} {_since(began)}"
+    sentence = f"Nobody knows since {length(seen - began)} how {who}: {group[0].sentence} {_since(began)}"
     covers = tuple((bot, UNKNOWN) for bot in bots)
     return Alert("", sentence, None, severity, id_, covers, bots=bots, began=began, unknown=True)
 

@@ -99,6 +99,12 @@ class Bench:
 
         return cursor
 
+    def record(self, kind: Kind, action: Action, sentence: str, *, bot: str | None = None, **more: Any) -> Entry:
+        """An entry by whoever asks. Raises LedgerError."""
+        return self.journal.record(
+            kind, at=self.clock(), bot=bot, action=action.value, actor=self.actor.value, sentence=sentence, **more
+        )
+
     def _trouble(self, error: LedgerError) -> None:
         if str(error) not in self.troubles:
             self.troubles.append(str(error))
@@ -173,11 +179,7 @@ class Case:
 
     def record(self, kind: Kind, sentence: str, **more: Any) -> Entry:
         """An entry of this action. Raises LedgerError."""
-        bench = self.bench
-        return bench.journal.record(
-            kind, at=bench.clock(), bot=self.bot.name, action=self.action.value, actor=bench.actor.value,
-            sentence=sentence, **more,
-        )  # fmt: skip
+        return self.bench.record(kind, self.action, sentence, bot=self.bot.name, **more)
 
     def finish(self, intent: Entry, result: Result, sentence: str, **more: Any) -> ActionReport:
         """Write the outcome; the same sentence is returned, journaled and reported."""

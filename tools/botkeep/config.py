@@ -268,6 +268,24 @@ class Fleet:
         """The entries without a mistake."""
         return tuple(entry.bot for entry in self.entries if entry.bot is not None)
 
+    @property
+    def tells(self) -> bool:
+        """Whether anybody is to be told of anything."""
+        return bool(self.notify) or any(bot.notify for bot in self.bots)
+
+    def asked(self, names: Sequence[str] | None) -> list[str]:
+        """The names asked for, each once; all of them if none. Raises UsageError for an unknown one."""
+        if not names:
+            return [entry.name for entry in self.entries]
+        return list(dict.fromkeys(self.get(name).name for name in names))
+
+    def usable(self, name: str) -> Bot:
+        """The bot. Raises UsageError if it is unknown or its entry is broken."""
+        entry = self.get(name)
+        if entry.bot is None:
+            raise UsageError(f"{name} cannot be used: {entry.problem}")
+        return entry.bot
+
     @cached_property
     def _by_name(self) -> dict[str, BotEntry]:
         return {entry.name: entry for entry in self.entries}

@@ -7,6 +7,7 @@ every few minutes keeps its pace (what Debian's cron does, and people expect).
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
-from .config import read_json_file
+from .config import Fleet, read_json_file
 from .fields import closest, show
 from .model import ConfigError, UsageError
 from .workspace import SCHEDULE, Workspace
@@ -203,6 +204,11 @@ def _moments(wall: datetime, zone: tzinfo, *, keeps_pace: bool) -> set[datetime]
     if not keeps_pace:
         return {wall.replace(tzinfo=zone, fold=0).astimezone(UTC)}
     return {at for at in moments if at.astimezone(zone).replace(tzinfo=None, fold=0) == wall}
+
+
+def zone_of(fleet: Fleet) -> tzinfo:
+    """The people's: as the fleet names it, else the machine's."""
+    return people_zone(fleet.timezone, os.environ)
 
 
 def people_zone(name: str | None, environ: Mapping[str, str]) -> tzinfo:

@@ -5,7 +5,6 @@ Sending is the outbox's; whom to tell of what, `alerts` and `alert_life` say.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from .ledger import Entry, Kind
 from .model import Action, ActionReport, EngineError, History, LedgerError, Status, Verdict
 from .notify import ENTRY, Courier, Directory, Message, directory
 from .open_alerts import Known, Open
-from .schedule import people_zone
+from .schedule import zone_of
 
 UNRECORDED = "(not recorded, for the ledger cannot be written; so this may come again) "
 AGAIN_AFTER = timedelta(minutes=30)
@@ -165,9 +164,7 @@ class _Telling:
         reports = [one for one in self.actions if one.bot in names]
         looked_at = {one.bot for one in fresh}
         found = [one for one in self.found if looked_at.issuperset(one.bots)]
-        return alerts.due_together(
-            fresh, found, self.bench.playbooks, self.histories, known, self.now, reports, self.silenced
-        )
+        return alerts.due_together(fresh, found, self.bench.playbooks, self.histories, known, reports, self.silenced)
 
     def _join(self) -> None:
         wider = list(alerts.joining(self.found, self.verdicts, self.known))
@@ -257,7 +254,7 @@ class _Telling:
 
     @cached_property
     def _writer(self) -> alert_text.Writer:
-        zone = people_zone(self.bench.fleet.timezone, os.environ)
+        zone = zone_of(self.bench.fleet)
         return alert_text.Writer(self.bench.fleet.workspace.home, zone, self.bench.troubles)
 
     def _keep(self, opens: Iterable[Open]) -> None:
