@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import history as past
-from . import host, probe
+from . import probe
 from .config import Bot, Fleet
 from .durable import Lock
 from .journal import Journal
@@ -106,16 +106,8 @@ class Bench:
 
     def look_at(self, names: Sequence[str]) -> dict[str, probe.Seen]:
         """One look at these bots, side by side."""
-        full, now = self.playbooks.get(Fault.DISK_FULL).policy.when.free_below, self.clock()
-        found = probe.look(self.fleet, names, self._cursors_of(names), now, self.answer_within, full)
-        starved = host.ended_for_memory([one.observation for one in found.values()], now)
-        return {name: _out_of_memory(one) if name in starved else one for name, one in found.items()}
-
-
-def _out_of_memory(one: probe.Seen) -> probe.Seen:
-    runtime = one.observation.runtime
-    ended = replace(runtime.exit, out_of_memory=True) if runtime.exit else None
-    return replace(one, observation=replace(one.observation, runtime=replace(runtime, exit=ended)))
+        full = self.playbooks.get(Fault.DISK_FULL).policy.when.free_below
+        return probe.look(self.fleet, names, self._cursors_of(names), self.clock(), self.answer_within, full)
 
 
 @dataclass(frozen=True)
