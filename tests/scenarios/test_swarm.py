@@ -471,6 +471,20 @@ def plain(made: SwarmServices) -> Target:
     return made.bot("--graceful")
 
 
+def test_a_bot_whose_env_file_is_gone_is_started_since_the_swarm_has_its_keys(tmp_path: Path) -> None:
+    def with_keys(made: SwarmServices) -> Target:
+        target = plain(made)
+        return replace(target, config=target.config.model_copy(update={"env_file": "gone.env"}))
+
+    with place(tmp_path / "home", with_keys) as here:
+        first = here.up()
+        report = here.found.desk(Actor.PERSON).restart("doge", "its keys are the swarm's")
+        assert report.ok, report.sentence
+        assert report.pid != first
+        told = [line.what for line in here.found.desk().doctor() if line.bot == "doge"]
+        assert not [text for text in told if "env file" in text]
+
+
 def test_what_the_swarm_restarts_botkeep_only_counts(tmp_path: Path) -> None:
     with place(tmp_path / "home", restarting) as here:
         first = here.up()

@@ -347,7 +347,7 @@ def test_what_programs_say_into_the_journal_is_not_believed(made: Services) -> N
     begin = f"MESSAGE_ID={STARTED}\\n{unit}\\n{whose}INVOCATION_ID={'b' * 32}\\n"
     program = f"{FORGING}; s.send(b'{restart}'); s.send(b'{begin}')"
     liar = made.bot(name="liar", command=[sys.executable, "-c", program])
-    start(liar)
+    RUNTIME.start(liar, "e1", time.monotonic() + DEADLINE)  # it may be over before anybody has looked
     ended(liar)
     seen = look(target)
     assert (seen.restarts, seen.instances[0].pid, seen.error) == (1, made.pid(), None)

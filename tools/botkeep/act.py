@@ -452,7 +452,7 @@ def _with_environment(case: Case) -> Target:
     if not hasattr(config, "env"):
         return case.target  # an engine's units get theirs from whoever made them
     environment = {**config.env, **leaving.environment_as_left(case)}
-    if config.env_file:
+    if config.env_file and not getattr(case.runtime, "KEEPS_KEYS", False):
         environment |= load_env_file(case.target.home / config.env_file)
     return replace(case.target, environment=environment)
 

@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import history as past
-from . import host, probe
+from . import probe
 from .config import Bot, Fleet
 from .durable import Lock
 from .journal import Journal
@@ -130,8 +130,6 @@ class Bench:
         began, table = time.monotonic(), ProcessTable.read()
         cursor = self._cursors_of(names)
         found = probe.look(self.fleet, names, cursor, now, self.answer_within, full, table=table)
-        starved = host.ended_for_memory([one.observation for one in found.values()], now)
-        found = {name: _out_of_memory(one) if name in starved else one for name, one in found.items()}
         self._table = (began, table)
         self._looked |= {name: (began, seen) for name, seen in found.items()}
         return found
@@ -152,12 +150,6 @@ class Bench:
         """Somebody acted on the bot: what was seen of it is over."""
         self._table = None
         self._looked.pop(name, None)
-
-
-def _out_of_memory(one: probe.Seen) -> probe.Seen:
-    runtime = one.observation.runtime
-    ended = replace(runtime.exit, out_of_memory=True) if runtime.exit else None
-    return replace(one, observation=replace(one.observation, runtime=replace(runtime, exit=ended)))
 
 
 @dataclass(frozen=True)

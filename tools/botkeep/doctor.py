@@ -198,7 +198,7 @@ def _environment(patient: _Patient) -> Iterator[DoctorLine]:
         return
     given = {*PASSED_ENVIRONMENT, *getattr(config, "env", {})}
     file = getattr(config, "env_file", None)
-    if file:
+    if file and not getattr(probe.runtime_of(patient.bot), "KEEPS_KEYS", False):
         try:
             given |= load_env_file(patient.target.home / file).keys()
         except BotkeepError as error:

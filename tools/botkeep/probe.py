@@ -146,7 +146,16 @@ def look(
         _guarded(one, partial(_read_log, one, cursor, now))
     _ask(list(looks.values()), fleet, cursor, now, answer_within)
     around = _Around(fleet, cursor, now, _look_at_machine(list(looks.values()), now, free_below))
-    return {entry.name: around.finished(looks[entry.name]) if entry.bot else _broken(entry, now) for entry in entries}
+    seen = {entry.name: around.finished(looks[entry.name]) if entry.bot else _broken(entry, now) for entry in entries}
+    starved = host.ended_for_memory([one.observation for one in seen.values()], now)
+    return {name: _ended_for_memory(one) if name in starved else one for name, one in seen.items()}
+
+
+def _ended_for_memory(one: Seen) -> Seen:
+    """What the kernel says of an end of which its runtime only knows the signal."""
+    runtime = one.observation.runtime
+    ended = replace(runtime.exit, out_of_memory=True) if runtime.exit else None
+    return replace(one, observation=replace(one.observation, runtime=replace(runtime, exit=ended)))
 
 
 def _guarded(one: _Look, job: Callable[[], None]) -> None:

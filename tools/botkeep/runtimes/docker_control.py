@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from botkeep.model import EngineError, Exit
 
@@ -18,7 +19,7 @@ from .docker_address import Address, EngineConfig, address_of
 from .docker_facts import Containers, Inspected, Listed
 from .docker_units import BEFORE, Container, code_or_signal, container_of, order_of
 from .ending import signal_all
-from .engine import FailedToStartError, Unit
+from .engine import FailedToStartError, Unit, side_by_side
 from .procs import cgroup_of, read_proc
 
 INSPECT_SECONDS = 2.0
@@ -31,12 +32,12 @@ WOKEN_EVERY = 0.1
 Found = tuple[Container, ...] | EngineError
 
 
-class BotConfig(EngineConfig):
+class BotConfig(EngineConfig, ABC):
     """The `runtime` of a bot in a container: knows its own containers among all."""
 
+    @abstractmethod
     def among(self, containers: Containers) -> tuple[Listed, ...]:
         """This bot's. Raises EngineError if there is none, naming the closest."""
-        raise NotImplementedError
 
 
 class Memory:
@@ -79,23 +80,10 @@ def units(configs: Mapping[str, BotConfig], seconds: float, memory: Memory | Non
     except EngineError as error:
         return dict.fromkeys(configs, error)
     looks = [_Look(address, group, seconds, memory or Memory()) for address, group in groups.items()]
-    _side_by_side([one.run for one in looks], seconds)
+    side_by_side([one.run for one in looks], seconds)
     for look in looks:
         found |= look.found()
     return found
-
-
-def _side_by_side(jobs: Sequence[Callable[[], None]], seconds: float) -> None:
-    """One job here, several each in a thread; gives up on those that take longer."""
-    if len(jobs) == 1:
-        jobs[0]()
-        return
-    until = time.monotonic() + seconds
-    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
 
 
 @dataclass
@@ -134,18 +122,25 @@ class _Look:
         others = [one for one in containers.all if one.lives and one.id not in known and one.written]
         found = dict(picked)
         for name, group in picked.items():
-            alike = [one for one in others if isinstance(group, tuple) and looks_like(one, group)]
-            try:
-                found[name] = (*group, *(one for one in alike if self._made_alike(one, group))) if alike else group  # type: ignore[misc,arg-type]
-            except EngineError as error:
-                found[name] = error
+            if isinstance(group, tuple):
+                found[name] = self._and_copies(group, [one for one in others if looks_like(one, group)])
         return found
 
-    def _made_alike(self, one: Listed, group: Sequence[Listed]) -> bool:
+    def _and_copies(self, group: tuple[Listed, ...], alike: Sequence[Listed]) -> tuple[Listed, ...] | EngineError:
+        """If nobody says whether one is a copy, nothing may be started beside it."""
+        try:
+            return (*group, *(one for one in alike if self._is_made_alike(one, group)))
+        except EngineError as error:
+            return error
+
+    def _is_made_alike(self, one: Listed, group: Sequence[Listed]) -> bool:
         """Nothing of this is remembered: keys may stand in a container's variables. Raises EngineError."""
+        made = if_there(lambda: self._recipe(one))
+        return made is not None and made in [if_there(lambda each=each: self._recipe(each)) for each in group]  # type: ignore[misc]
+
+    def _recipe(self, one: Listed) -> tuple[Any, ...]:
         with transport().talk(self.address, min(INSPECT_SECONDS, self._left())) as client:
-            made = [recipe(client.inspect_container(each.id)) for each in (one, *group)]
-        return made[0] in made[1:]
+            return recipe(client.inspect_container(one.id))
 
     def _left(self) -> float:
         return max(0.0, self.until - time.monotonic())
@@ -202,6 +197,19 @@ class _Look:
 
 def _too_slow(address: Address, seconds: float) -> EngineError:
     return EngineError(f"Docker at {address} gave no complete answer within {seconds:.0f} s.")
+
+
+Answer = TypeVar("Answer")
+
+
+def if_there(ask_for: Callable[[], Answer]) -> Answer | None:
+    """None: it is gone by now. Raises EngineError if nobody says so."""
+    try:
+        return ask_for()
+    except transport().RefusedError as error:
+        if error.status == 404:
+            return None
+        raise
 
 
 def _in_turns(jobs: Sequence[Callable[[], None]], at_once: int) -> None:

@@ -36,21 +36,23 @@ def moment(text: str) -> datetime | None:
     return None if count is None else datetime.fromtimestamp(count // 1000 / 10**6, UTC)
 
 
-def _or_empty(value: Any) -> Any:
+def or_empty(value: Any) -> Any:
+    """Where an engine says null for an object that has nothing in it."""
     return {} if value is None else value
 
 
-def _or_none_listed(value: Any) -> Any:
+def or_none_listed(value: Any) -> Any:
+    """The same for a list."""
     return [] if value is None else value
 
 
-class _Said(BaseModel):
+class Said(BaseModel):
     """A part of an answer. What else stands in it does not matter; what is missing or of another kind is an error."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
-class Mounted(_Said):
+class Mounted(Said):
     """A folder or volume that a container has."""
 
     type: str = Field("", alias="Type")
@@ -60,18 +62,18 @@ class Mounted(_Said):
     writable: bool = Field(False, alias="RW")
 
 
-class Listed(_Said):
+class Listed(Said):
     """A container in the engine's list."""
 
     id: str = Field(alias="Id", pattern=r"^[0-9a-f]{64}$")
-    all_names: Annotated[list[str], BeforeValidator(_or_none_listed)] = Field([], alias="Names")
+    all_names: Annotated[list[str], BeforeValidator(or_none_listed)] = Field([], alias="Names")
     image: str = Field("", alias="Image")
     command: str = Field("", alias="Command")
     created: int = Field(0, alias="Created")
-    labels: Annotated[dict[str, str], BeforeValidator(_or_empty)] = Field({}, alias="Labels")
+    labels: Annotated[dict[str, str], BeforeValidator(or_empty)] = Field({}, alias="Labels")
     state: str = Field(alias="State")
     status: str = Field("", alias="Status")
-    mounts: Annotated[list[Mounted], BeforeValidator(_or_none_listed)] = Field([], alias="Mounts")
+    mounts: Annotated[list[Mounted], BeforeValidator(or_none_listed)] = Field([], alias="Mounts")
 
     @cached_property
     def name(self) -> str:
@@ -110,22 +112,22 @@ class Listed(_Said):
         return "(healthy)" in self.status
 
 
-class Probe(_Said):
+class Probe(Said):
     """One run of a container's health check."""
 
     exit_code: int = Field(0, alias="ExitCode")
     output: str = Field("", alias="Output")
 
 
-class Health(_Said):
+class Health(Said):
     """What the health check says."""
 
     status: str = Field("", alias="Status")
     streak: int = Field(0, alias="FailingStreak")
-    log: Annotated[list[Probe], BeforeValidator(_or_none_listed)] = Field([], alias="Log")
+    log: Annotated[list[Probe], BeforeValidator(or_none_listed)] = Field([], alias="Log")
 
 
-class State(_Said):
+class State(Said):
     """How a container is."""
 
     status: str = Field(alias="Status")
@@ -138,21 +140,21 @@ class State(_Said):
     health: Health | None = Field(None, alias="Health")
 
 
-class Policy(_Said):
+class Policy(Said):
     """Whether the engine starts it again by itself."""
 
     name: str = Field("", alias="Name")
     most: int = Field(0, alias="MaximumRetryCount")
 
 
-class LogConfig(_Said):
+class LogConfig(Said):
     """Where its output goes."""
 
     type: str = Field("", alias="Type")
-    options: Annotated[dict[str, str], BeforeValidator(_or_empty)] = Field({}, alias="Config")
+    options: Annotated[dict[str, str], BeforeValidator(or_empty)] = Field({}, alias="Config")
 
 
-class HostConfig(_Said):
+class HostConfig(Said):
     """How the engine treats it."""
 
     policy: Policy = Field(Policy(), alias="RestartPolicy")
@@ -162,14 +164,14 @@ class HostConfig(_Said):
     memory_and_swap: int = Field(0, alias="MemorySwap")
 
 
-class Made(_Said):
+class Made(Said):
     """Of what it was made."""
 
     tty: bool = Field(False, alias="Tty")
     image: str = Field("", alias="Image")
 
 
-class Inspected(_Said):
+class Inspected(Said):
     """All about one container."""
 
     id: str = Field(alias="Id", pattern=r"^[0-9a-f]{64}$")

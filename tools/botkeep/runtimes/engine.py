@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -26,7 +27,7 @@ from botkeep.model import EngineError, Exit, HealthLook, Instance, InstanceState
 from .base import Started, Stopped, Target
 from .ending import describe, kill, signal_all, wait_until_gone
 from .find import Twin, heirs, lock_name, strangers
-from .procs import Proc, ProcessTable, lock_holders, process_key, read_proc, watched_by
+from .procs import Proc, ProcessTable, lives_on, lock_holders, process_key, watched_by
 
 LOOK_SECONDS = 8.0
 """That an engine may take to say what it runs; one that is away must not hold up the others."""
@@ -94,6 +95,19 @@ class Unit:
     """Of one that its engine holds: how, and what lets it go on; empty: by a signal."""
     only_once: str = ""
     """Why it cannot be started again once it has ended, and what to do; empty: it can."""
+
+
+def side_by_side(jobs: Sequence[Callable[[], None]], seconds: float) -> None:
+    """One job here, several each in a thread; gives up on those that take longer."""
+    if len(jobs) == 1:
+        jobs[0]()
+        return
+    until = time.monotonic() + seconds
+    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 class Engine(Protocol):
@@ -487,7 +501,7 @@ def _copies(target: Target, units: Sequence[Unit], members: set[int], table: Pro
     twins = [one.twin for one in units]
     engines = {above for one in units if one.pid for above in table.ancestors(one.pid)}
     strange = strangers(target, twins, table, members | engines)
-    found = {pid: how for pid, how in strange.items() if _lives_on(table.procs[pid])}
+    found = {pid: how for pid, how in strange.items() if lives_on(table.procs[pid])}
     tops = [pid for pid in found if not any(above in found or above in members for above in table.ancestors(pid))]
     return tuple(_copy(table, pid, found[pid]) for pid in sorted(tops))
 
@@ -517,12 +531,6 @@ def _holders(target: Target, table: ProcessTable) -> dict[int, Proc]:
         for pid, proc in found.items()
         if proc is not None and not proc.dead and pid not in table.own_line and watched_by(proc) is None
     }
-
-
-def _lives_on(proc: Proc) -> bool:
-    """Whether it is still there, now that the engine has answered: it may have been the run before the engine's own."""
-    now = read_proc(proc.pid)
-    return now is not None and not now.dead and now.start_ticks == proc.start_ticks
 
 
 def _lives(table: ProcessTable, proc: Proc) -> bool:

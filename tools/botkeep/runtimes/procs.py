@@ -535,6 +535,12 @@ def _folder(program: Program, cwd: str) -> str:
     return os.path.realpath(os.path.dirname(os.path.join(cwd, program.script)))
 
 
+def lives_on(proc: Proc) -> bool:
+    """Whether it is still there, after an engine has answered: it may have been the run before the engine's own."""
+    now = read_proc(proc.pid)
+    return now is not None and not now.dead and now.start_ticks == proc.start_ticks
+
+
 def carried_marker(pid: int) -> str | None:
     """The marker that botkeep put into the environment of this process or of an ancestor; None without one."""
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
@@ -24,7 +23,7 @@ from botkeep.fields import STRICT, Whole
 from botkeep.model import EngineError, Exit
 from botkeep.untrusted import clean
 
-from .engine import FailedToStartError, NoSuchUnitError, Unit
+from .engine import FailedToStartError, NoSuchUnitError, Unit, side_by_side
 from .procs import Proc, ProcessTable, boot_id, environment_of, process_key, read_proc, read_program, working_folder
 from .supervisord_facts import Program, Settings, State, names, programs_of, settings_of
 from .supervisord_history import MATCHES, TAIL, History, read_history
@@ -115,21 +114,8 @@ def units(configs: Mapping[str, Config], seconds: float, memory: Memory | None =
     for name, config in configs.items():
         groups.setdefault(address_of(config), {})[name] = config
     looks = [_Look(address, group, seconds, memory or Memory()) for address, group in groups.items()]
-    _side_by_side([one.run for one in looks], seconds)
+    side_by_side([one.run for one in looks], seconds)
     return {name: found for look in looks for name, found in look.found().items()}
-
-
-def _side_by_side(jobs: Sequence[Callable[[], None]], seconds: float) -> None:
-    """One job here, several each in a thread; gives up on those that take longer."""
-    if len(jobs) == 1:
-        jobs[0]()
-        return
-    until = time.monotonic() + seconds
-    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
 
 
 @dataclass

@@ -36,7 +36,8 @@ class Config(swarm_control.ServiceConfig):
     command: list[str] | None = Field(None, min_length=1, description="What it runs, for the same.")
     cwd: str = Field(".", description="Where it runs, from the workspace; for the same.")
     env_file: str | None = Field(
-        None, description="KEY=VALUE lines, mode 0600: the names are the secrets' for the same; values are not read."
+        None,
+        description="KEY=VALUE lines, mode 0600. Its names are those of the swarm's secrets; a start does not need it.",
     )
     env: dict[str, str] = Field({}, description="Further variables that are no secrets, for the same.")
 

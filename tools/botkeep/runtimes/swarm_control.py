@@ -7,8 +7,10 @@ that of two callers one is refused and looks again.
 from __future__ import annotations
 
 import re
+import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,11 +23,11 @@ from botkeep.model import EngineError
 
 from . import docker_control
 from .docker_address import Address, EngineConfig, address_of
-from .docker_control import INSPECT_SECONDS, STOP_TAKES, own_pid
+from .docker_control import INSPECT_SECONDS, STOP_TAKES, if_there, own_pid
 from .docker_facts import Inspected, Listed
 from .docker_units import container_of
-from .engine import FailedToStartError, Unit
-from .swarm_facts import ID, Answer, EngineInfo, Node, Service, TaskSaid, each
+from .engine import FailedToStartError, Unit, side_by_side
+from .swarm_facts import ID, EngineInfo, Node, Service, TaskSaid, each
 from .swarm_units import TASK_LABEL, Around, Task, command_of, exit_of, same_elsewhere, units_of
 
 POLL_SECONDS = 0.1
@@ -36,17 +38,18 @@ FORGETS_WITHIN = 5.0
 PLANS_WITHIN = 3.0
 """Seconds in which a swarm plans the task that it was told to run."""
 NOT_A_MANAGER = "write a `host` that is one of the swarm's managers"
-KILLED_SIGNAL = 137
+KILLED = 128 + signal.SIGKILL
+"""The exit code of a container that was killed, as its engine says it."""
 
 Found = tuple[Task, ...] | EngineError
 
 
-class ServiceConfig(EngineConfig):
+class ServiceConfig(EngineConfig, ABC):
     """The `runtime` of a bot in a swarm: knows its own service among all."""
 
+    @abstractmethod
     def among(self, services: Sequence[Service]) -> Service:
         """This bot's. Raises NoSuchUnitError, naming the closest."""
-        raise NotImplementedError
 
 
 # ---------------------------------------------------------------------------------------------------- look
@@ -82,23 +85,10 @@ def units(configs: Mapping[str, ServiceConfig], seconds: float) -> dict[str, Fou
     except EngineError as error:
         return dict.fromkeys(configs, error)
     looks = [_Look(address, group, seconds) for address, group in groups.items()]
-    _side_by_side([one.run for one in looks], seconds)
+    side_by_side([one.run for one in looks], seconds)
     for look in looks:
         found |= look.found()
     return found
-
-
-def _side_by_side(jobs: Sequence[Callable[[], None]], seconds: float) -> None:
-    """One job here, several each in a thread; gives up on those that take longer."""
-    if len(jobs) == 1:
-        jobs[0]()
-        return
-    until = time.monotonic() + seconds
-    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
 
 
 @dataclass
@@ -228,7 +218,7 @@ def _to_inspect(swarm: Swarm, service: Service) -> Iterator[str]:
         if around.has_process(one) and one.container in around.containers and not one.status.container.pid:
             yield one.container
     for one in ended[-1:]:
-        killed = one.status.container.code == KILLED_SIGNAL
+        killed = one.status.container.code == KILLED
         if one.container in around.containers and (killed or not one.is_over):
             yield one.container
 
@@ -255,7 +245,7 @@ def _copies(swarm: Swarm, service: Service, known: Sequence[Task], until: float)
     for listed in same_elsewhere(service, swarm.of(service), swarm.around):
         if listed.id in tasks or _is_newer_task(swarm, listed, until):
             continue
-        seen = _if_there(lambda one=listed: _inspect(swarm.address, one.id, until))  # type: ignore[misc]
+        seen = if_there(lambda one=listed: _inspect(swarm.address, one.id, until))  # type: ignore[misc]
         unit = container_of(listed, seen, is_here=swarm.address.is_here) if seen else None
         if unit is not None and unit.state is not None:
             yield Task(
@@ -270,23 +260,13 @@ def _is_newer_task(swarm: Swarm, listed: Listed, until: float) -> bool:
     task = listed.labels.get(TASK_LABEL, "")
     if not re.fullmatch(ID, task) or task in {one.id for group in swarm.tasks.values() for one in group}:
         return False
-    seen = _if_there(lambda: _task_of(swarm.address, task, until))
+    seen = if_there(lambda: _task_of(swarm.address, task, until))
     return seen is not None and not seen.is_over
 
 
 def _task_of(address: Address, task: str, until: float) -> TaskSaid:
     with docker_control.transport().talk(address, _seconds_for_one(until)) as client:
         return TaskSaid.model_validate(client.inspect_task(task))
-
-
-def _if_there(ask_for: Callable[[], Answer]) -> Answer | None:
-    """None: it is gone by now. Raises EngineError if nobody says so."""
-    try:
-        return ask_for()
-    except docker_control.transport().RefusedError as error:
-        if error.status == 404:
-            return None
-        raise
 
 
 # ---------------------------------------------------------------------------------------------------- changing

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-from .docker_facts import moment, nanoseconds
+from .docker_facts import Said, moment, nanoseconds, or_empty, or_none_listed
 
 OVER = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 """Of a task that has ended. Whatever else a state is called, something of it may live."""
@@ -21,21 +21,7 @@ _LONGEST = 1 << 63
 """Nanoseconds that an engine can say."""
 
 
-def _or_empty(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def _or_none_listed(value: Any) -> Any:
-    return [] if value is None else value
-
-
-Texts = Annotated[list[str], BeforeValidator(_or_none_listed)]
-
-
-class Said(BaseModel):
-    """A part of an answer. What else stands in it does not matter; what is missing or of another kind is an error."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+Texts = Annotated[list[str], BeforeValidator(or_none_listed)]
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -63,7 +49,7 @@ class ContainerSpec(Said):
     args: Texts = Field([], alias="Args")
     folder: str = Field("", alias="Dir")
     tty: bool = Field(False, alias="TTY")
-    mounts: Annotated[list[Mount], BeforeValidator(_or_none_listed)] = Field([], alias="Mounts")
+    mounts: Annotated[list[Mount], BeforeValidator(or_none_listed)] = Field([], alias="Mounts")
     stop_grace: int | None = Field(None, alias="StopGracePeriod", ge=0, le=_LONGEST)
     """Nanoseconds; None: ten seconds."""
 
@@ -93,16 +79,16 @@ class Limits(Said):
 class Resources(Said):
     """What a task may use."""
 
-    limits: Annotated[Limits, BeforeValidator(_or_empty)] = Field(Limits(), alias="Limits")
+    limits: Annotated[Limits, BeforeValidator(or_empty)] = Field(Limits(), alias="Limits")
 
 
 class Template(Said):
     """How a service's tasks are made."""
 
     container: ContainerSpec = Field(ContainerSpec(), alias="ContainerSpec")
-    policy: Annotated[RestartPolicy, BeforeValidator(_or_empty)] = Field(RestartPolicy(), alias="RestartPolicy")
-    log: Annotated[LogDriver, BeforeValidator(_or_empty)] = Field(LogDriver(), alias="LogDriver")
-    resources: Annotated[Resources, BeforeValidator(_or_empty)] = Field(Resources(), alias="Resources")
+    policy: Annotated[RestartPolicy, BeforeValidator(or_empty)] = Field(RestartPolicy(), alias="RestartPolicy")
+    log: Annotated[LogDriver, BeforeValidator(or_empty)] = Field(LogDriver(), alias="LogDriver")
+    resources: Annotated[Resources, BeforeValidator(or_empty)] = Field(Resources(), alias="Resources")
 
 
 class Replicated(Said):
@@ -136,8 +122,8 @@ class ServiceSpec(Said):
     name: str = Field(alias="Name")
     template: Template = Field(alias="TaskTemplate")
     mode: Mode = Field(alias="Mode")
-    update: Annotated[Order, BeforeValidator(_or_empty)] = Field(Order(), alias="UpdateConfig")
-    rollback: Annotated[Order, BeforeValidator(_or_empty)] = Field(Order(), alias="RollbackConfig")
+    update: Annotated[Order, BeforeValidator(or_empty)] = Field(Order(), alias="UpdateConfig")
+    rollback: Annotated[Order, BeforeValidator(or_empty)] = Field(Order(), alias="RollbackConfig")
 
 
 class Version(Said):
@@ -152,7 +138,7 @@ class Service(Said):
     id: str = Field(alias="ID", pattern=ID)
     version: Version = Field(alias="Version")
     spec: ServiceSpec = Field(alias="Spec")
-    update: Annotated[UpdateStatus, BeforeValidator(_or_empty)] = Field(UpdateStatus(), alias="UpdateStatus")
+    update: Annotated[UpdateStatus, BeforeValidator(or_empty)] = Field(UpdateStatus(), alias="UpdateStatus")
 
     @property
     def name(self) -> str:
@@ -181,9 +167,7 @@ class TaskStatus(Said):
     state: str = Field(alias="State")
     message: str = Field("", alias="Message")
     error: str = Field("", alias="Err")
-    container: Annotated[ContainerStatus, BeforeValidator(_or_empty)] = Field(
-        ContainerStatus(), alias="ContainerStatus"
-    )
+    container: Annotated[ContainerStatus, BeforeValidator(or_empty)] = Field(ContainerStatus(), alias="ContainerStatus")
 
 
 class TaskSaid(Said):
@@ -196,7 +180,7 @@ class TaskSaid(Said):
     made: str = Field("", alias="CreatedAt")
     wanted: str = Field("running", alias="DesiredState")
     status: TaskStatus = Field(alias="Status")
-    spec: Annotated[dict[str, Any], BeforeValidator(_or_empty)] = Field({}, alias="Spec")
+    spec: Annotated[dict[str, Any], BeforeValidator(or_empty)] = Field({}, alias="Spec")
     """Of what it was made: that of the task before, unless somebody changed the service."""
 
     @property
@@ -258,8 +242,8 @@ class Node(Said):
     """One machine of the swarm."""
 
     id: str = Field(alias="ID", pattern=ID)
-    about: Annotated[NodeDescription, BeforeValidator(_or_empty)] = Field(NodeDescription(), alias="Description")
-    status: Annotated[NodeStatus, BeforeValidator(_or_empty)] = Field(NodeStatus(), alias="Status")
+    about: Annotated[NodeDescription, BeforeValidator(or_empty)] = Field(NodeDescription(), alias="Description")
+    status: Annotated[NodeStatus, BeforeValidator(or_empty)] = Field(NodeStatus(), alias="Status")
 
     @property
     def is_lost(self) -> bool:
@@ -281,7 +265,7 @@ class EngineInfo(Said):
 
     root: str = Field("", alias="DockerRootDir")
     driver: str = Field("", alias="LoggingDriver")
-    swarm: Annotated[OwnSwarm, BeforeValidator(_or_empty)] = Field(OwnSwarm(), alias="Swarm")
+    swarm: Annotated[OwnSwarm, BeforeValidator(or_empty)] = Field(OwnSwarm(), alias="Swarm")
 
 
 def each(kind: type[Answer], answer: Any) -> list[Answer]:

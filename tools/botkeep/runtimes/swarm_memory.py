@@ -31,6 +31,9 @@ ASKED_AFTER = 3.5
 class ServiceRuntime(EngineRuntime):
     """A `Runtime` of a swarm's services."""
 
+    KEEPS_KEYS = True
+    """A start needs no env file: the swarm has the bot's keys as secrets."""
+
     def stop(self, target: Target, grace: float, deadline: float) -> Stopped:
         """As `EngineRuntime.stop`; and what does not run is not to be started by the swarm either, when a node comes
         back or a place is found. How the newest run ended is kept: the swarm forgets it."""

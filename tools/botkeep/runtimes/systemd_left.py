@@ -14,7 +14,7 @@ from botkeep.model import InstanceState, RuntimeLook
 
 from .base import Target
 from .engine import EngineRuntime, Unit
-from .procs import Proc, ProcessTable, cgroup_of, read_proc
+from .procs import Proc, ProcessTable, cgroup_of, lives_on
 
 
 class ServiceRuntime(EngineRuntime):
@@ -45,7 +45,7 @@ def _with_its_processes(unit: Unit, table: ProcessTable) -> Unit:
 
 def _in_its_group(unit: Unit, table: ProcessTable) -> Iterator[Proc]:
     for pid in table.in_cgroup(unit.cgroup):
-        if pid not in table.own_line and _is_of_this_machine(unit, pid) and _lives_on(table.procs[pid]):
+        if pid not in table.own_line and _is_of_this_machine(unit, pid) and lives_on(table.procs[pid]):
             yield table.procs[pid]
 
 
@@ -64,9 +64,3 @@ def _is_of_this_machine(unit: Unit, pid: int) -> bool:
         return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
     except OSError:
         return False
-
-
-def _lives_on(proc: Proc) -> bool:
-    """Whether it is still there, now that systemd has answered."""
-    now = read_proc(proc.pid)
-    return now is not None and not now.dead and now.start_ticks == proc.start_ticks
