@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -12,10 +11,9 @@ import ssl
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,15 +22,16 @@ import pytest
 
 from botkeep.bench import open_case
 from botkeep.memory_limit import raise_limit
-from botkeep.model import Action, Actor, EngineError, Exit, Fault, Instance, InstanceState, RuntimeLook, Status, utc_now
-from botkeep.runtimes import RUNTIMES, Target, docker_control, docker_transport
+from botkeep.model import Action, Actor, EngineError, Fault, InstanceState, RuntimeLook, Status, utc_now
+from botkeep.runtimes import Target, docker_control, docker_transport
 from botkeep.runtimes.procs import ProcessTable
 from support import kills
 from support.bots import DEADLINE, Lab, overlaps, pid_of, wait_for
 from support.docker_engine import BUSYBOX
 from support.docker_proxy import Proxy
 from support.docker_rig import Containers
-from support.fleet import Fleet, fleet
+from support.engine_bot import Place, ended, look, runtime, start, stop, surveyed
+from support.fleet import fleet
 
 
 @pytest.fixture
@@ -44,28 +43,10 @@ def made(tmp_path: Path) -> Iterator[Containers]:
     docker_transport.hang_up()
 
 
-def runtime(target: Target) -> Any:
-    return RUNTIMES[target.config.kind]
-
-
-def look(target: Target) -> RuntimeLook:
-    found: RuntimeLook = runtime(target).look(target, ProcessTable.read())
+def listed(target: Target) -> RuntimeLook:
+    """As a look at many sees it."""
+    (found,) = surveyed(target)
     return found
-
-
-def start(target: Target) -> Instance:
-    started = runtime(target).start(target, "e1", time.monotonic() + DEADLINE)
-    assert started.instance, started.exit
-    found: Instance = started.instance
-    return found
-
-
-def stop(target: Target, grace: float = 2.0) -> Any:
-    return runtime(target).stop(target, grace, time.monotonic() + DEADLINE)
-
-
-def ended(target: Target) -> Exit:
-    return wait_for(lambda: None if (seen := look(target)).instances else seen.exit)
 
 
 def shell(made: Containers, text: str, name: str = "doge", **more: Any) -> Target:
@@ -123,7 +104,7 @@ def test_an_unhealthy_container_lives_and_its_health_check_is_quoted(made: Conta
     health = wait_for(lambda: look(target).health)
     assert (health.ok, health.rule) == (False, "unhealthy")
     assert health.text.endswith("times in a row and says: nobody answers")
-    assert surveyed(target).health is not None
+    assert listed(target).health is not None
 
 
 def test_a_container_that_is_removed_when_it_ends_can_be_stopped_and_the_note_says_what_that_means(
@@ -344,11 +325,6 @@ def test_a_driver_that_keeps_nothing_is_a_note_and_no_error(made: Containers) ->
 # ---------------------------------------------------------------------------------------------------- questions
 
 
-def surveyed(target: Target) -> RuntimeLook:
-    found: RuntimeLook = runtime(target).survey([target], ProcessTable.read())[target.name]
-    return found
-
-
 def test_a_look_at_many_containers_that_run_on_is_one_question(made: Containers, tmp_path: Path) -> None:
     bots = [shell(made, "sleep 1000", name=f"b{number}") for number in range(5)]
     with Proxy.at(made.host, tmp_path / "p") as proxy:
@@ -372,20 +348,20 @@ def test_a_look_at_many_containers_that_run_on_is_one_question(made: Containers,
         assert len(questions()) >= 1
         ended(seen[0])
         assert questions() == ["/containers/json", f"/containers/{made.inspect(bots[0].config.container)['Id']}/json"]
-        assert [bool(surveyed(one).instances) for one in seen] == [False, True, True, True, True]
+        assert [bool(listed(one).instances) for one in seen] == [False, True, True, True, True]
     docker_transport.hang_up()
 
 
 def test_what_is_remembered_is_of_that_very_run(made: Containers) -> None:
     target = made.docker_bot(host={"restart_policy": {"Name": "always"}})
     first = start(target)
-    assert surveyed(target).instances[0].key == first.key
+    assert listed(target).instances[0].key == first.key
     os.kill(pid_of(first), signal.SIGKILL)
-    seen = wait_for(lambda: found if (found := surveyed(target)).restarts else None)
-    again = wait_for(lambda: next((one for one in surveyed(target).instances if one.pid), None))
+    seen = wait_for(lambda: found if (found := listed(target)).restarts else None)
+    again = wait_for(lambda: next((one for one in listed(target).instances if one.pid), None))
     assert again.key != first.key
-    assert (seen.restarts, surveyed(target).exit) == (1, look(target).exit)
-    assert surveyed(target) == replace(look(target), instances=surveyed(target).instances)
+    assert (seen.restarts, listed(target).exit) == (1, look(target).exit)
+    assert listed(target) == replace(look(target), instances=listed(target).instances)
 
 
 # ---------------------------------------------------------------------------------------------------- memory
@@ -423,34 +399,14 @@ def test_a_container_without_a_limit_has_none_to_raise(made: Containers) -> None
 # ---------------------------------------------------------------------------------------------------- the whole way
 
 
-@dataclass
-class Place:
-    """A workspace with the bot doge in a container."""
-
-    made: Containers
-    found: Fleet
-    target: Target
-
-    @property
-    def lab(self) -> Lab:
-        return self.made.lab
-
-    def up(self) -> int:
-        report = self.found.desk(Actor.PERSON).start("doge", "first start")
-        assert report.ok, report.sentence
-        wait_for(lambda: self.lab.trading(int(report.pid or 0)))
-        return int(report.pid or 0)
-
-
 @contextmanager
-def place(home: Path, build: Callable[[Containers], Target], **more: Any) -> Iterator[Place]:
+def place(home: Path, build: Callable[[Containers], Target], **more: Any) -> Iterator[Place[Containers]]:
     with fleet(home) as found, Lab(home) as lab:
         made = Containers(lab)
         try:
-            target = build(made)
-            config = target.config.model_dump(exclude_none=True)
-            (home / "config/bots.json").write_text(json.dumps({"bots": [{"name": "doge", "runtime": config, **more}]}))
-            yield Place(made, found, target)
+            here = Place(made, found, build(made))
+            here.write(**more)
+            yield here
             found.desk(Actor.PERSON).stop("doge", "the test is over")
         finally:
             made.close()
@@ -480,44 +436,16 @@ def test_a_killed_bot_is_found_and_started_again_by_one_round(tmp_path: Path, ki
 def test_twenty_restarts_at_once_are_one_restart(tmp_path: Path, kind: str) -> None:
     with place(tmp_path / "home", KINDS[kind]) as here:
         here.found.edit("bot-not-running", r"within: \w+}", "within: 30s}")
-        first = here.up()
-        os.kill(first, signal.SIGKILL)
+        os.kill(here.up(), signal.SIGKILL)
         wait_for(lambda: not here.found.verdict().up)
-        results = here.lab.home / "results"
-        callers = here.lab.caller("desk", here.target, fork=20, results=str(results))
-        callers.wait(2 * DEADLINE)
-        told = [json.loads(line) for line in results.read_text().splitlines()]
-        assert [one for one in told if "error" in one] == []
-        assert len(told) == 20
-        counted = Counter(one["result"] for one in told)
-        assert counted["done"] == 1, told
-        assert counted["coalesced"] + counted["busy"] + counted["refused"] == 19, told
-        assert len(here.lab.bots()) == 1
-        assert overlaps(here.lab.stamps()) == []
-        assert len(here.lab.pids("bot")) == 2
+        here.one_of_all_restarts()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whenever_botkeep_is_killed_the_next_restart_has_one_bot(tmp_path: Path, seed: int) -> None:
-    chance = random.Random(seed)
     with place(tmp_path / "home", KINDS["docker"]) as here:
         here.up()
-        for _ in range(6):
-            caller = here.lab.caller("desk", here.target, reason="asked by somebody who is killed")
-            time.sleep(chance.random() * 2.5)  # the moment at which it dies is what is tried out
-            caller.kill()
-            caller.wait()
-            assert len(here.lab.bots()) <= 1
-            assert overlaps(here.lab.stamps()) == []
-        report = here.found.desk(Actor.PERSON).restart("doge", "whatever became of it", override="the test asks")
-        assert report.ok, report.sentence
-        assert len(here.lab.bots()) == 1
-        assert here.found.verdict().status is Status.HEALTHY
-        assert overlaps(here.lab.stamps()) == []
-        desk = here.found.desk()
-        assert desk.ledger.open_intents("doge") == []
-        assert desk.ledger.verify() == []
-        assert desk.journal.verify(utc_now()) == []
+        here.kill_callers(seed, times=6, within=2.5)
 
 
 def test_a_container_made_like_the_bots_is_a_copy_of_it_and_one_with_other_words_or_variables_is_another_bot(
@@ -779,7 +707,7 @@ def test_an_ssh_host_that_is_not_there_is_that_bots_error(made: Containers) -> N
 def test_a_bot_that_runs_for_long_keeps_its_identity_from_look_to_look(made: Containers) -> None:
     target = made.docker_bot()
     one = start(target)
-    keys = {look(target).instances[0].key for _ in range(5)} | {surveyed(target).instances[0].key for _ in range(5)}
+    keys = {look(target).instances[0].key for _ in range(5)} | {listed(target).instances[0].key for _ in range(5)}
     assert keys == {one.key}
     began = look(target).instances[0].started_at
     assert began is not None

@@ -21,14 +21,15 @@ import pytest
 
 from botkeep.cli import main
 from botkeep.ledger import Kind
-from botkeep.model import Action, Actor, EngineError, Fault, Instance, InstanceState, Result, RuntimeLook, Status
-from botkeep.runtimes import RUNTIMES, Target, docker_transport
+from botkeep.model import Action, Actor, EngineError, Fault, InstanceState, Result, Status
+from botkeep.runtimes import Target, docker_transport
 from botkeep.runtimes.find import lock_name, marker_value
 from botkeep.runtimes.procs import MARKER, ProcessTable
 from support.bots import DEADLINE, Lab, overlaps, pid_of, wait_for
 from support.docker_engine import BUSYBOX
 from support.docker_proxy import Proxy
 from support.docker_rig import Containers
+from support.engine_bot import look, runtime, start, stop
 from support.fleet import Fleet, fleet
 from support.supervisor import Programs, Supervisor
 
@@ -46,26 +47,6 @@ def containers(tmp_path: Path) -> Iterator[Containers]:
 def programs(tmp_path: Path) -> Iterator[Programs]:
     with Lab(tmp_path) as lab, Supervisor() as supervisor:
         yield Programs(lab, supervisor)
-
-
-def runtime(target: Target) -> Any:
-    return RUNTIMES[target.config.kind]
-
-
-def look(target: Target) -> RuntimeLook:
-    found: RuntimeLook = runtime(target).look(target, ProcessTable.read())
-    return found
-
-
-def start(target: Target) -> Instance:
-    started = runtime(target).start(target, "e1", time.monotonic() + DEADLINE)
-    assert started.instance, started.exit
-    found: Instance = started.instance
-    return found
-
-
-def stop(target: Target, grace: float = 2.0) -> Any:
-    return runtime(target).stop(target, grace, time.monotonic() + DEADLINE)
 
 
 @dataclass

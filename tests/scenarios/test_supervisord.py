@@ -6,17 +6,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
 import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,12 @@ import pytest
 
 from botkeep.cli import main
 from botkeep.engine_restarts import since_last_look
-from botkeep.model import Actor, EngineError, Exit, Fault, Instance, InstanceState, RuntimeLook, Status, utc_now
-from botkeep.runtimes import RUNTIMES, Target
-from botkeep.runtimes.procs import ProcessTable
+from botkeep.model import Actor, EngineError, Fault, Instance, InstanceState, Status, utc_now
+from botkeep.runtimes import Target
 from support import namespaces
 from support.bots import DEADLINE, Lab, overlaps, pid_of, wait_for
 from support.docker_proxy import Proxy
+from support.engine_bot import Place, ended, look, runtime, start, surveyed
 from support.fleet import Fleet, fleet
 from support.kills import needs_strace
 from support.supervisor import Programs, Supervisor
@@ -42,33 +40,8 @@ def made(tmp_path: Path) -> Iterator[Programs]:
         yield Programs(lab, supervisor)
 
 
-def runtime(target: Target) -> Any:
-    return RUNTIMES[target.config.kind]
-
-
-def look(target: Target) -> RuntimeLook:
-    found: RuntimeLook = runtime(target).look(target, ProcessTable.read())
-    return found
-
-
-def surveyed(*targets: Target) -> list[RuntimeLook]:
-    found = runtime(targets[0]).survey(targets, ProcessTable.read())
-    return [found[one.name] for one in targets]
-
-
-def start(target: Target) -> Instance:
-    started = runtime(target).start(target, "e1", time.monotonic() + DEADLINE)
-    assert started.instance, started.exit
-    found: Instance = started.instance
-    return found
-
-
 def stop(target: Target, grace: float = 1.0) -> Any:
     return runtime(target).stop(target, grace, time.monotonic() + DEADLINE)
-
-
-def ended(target: Target) -> Exit:
-    return wait_for(lambda: None if (seen := look(target)).instances else seen.exit)
 
 
 def shell(made: Programs, text: str, name: str = "doge", **options: Any) -> Target:
@@ -567,36 +540,13 @@ def test_a_look_at_many_programs_is_one_question(made: Programs, tmp_path: Path)
 # ---------------------------------------------------------------------------------------------------- the whole way
 
 
-@dataclass
-class Place:
-    """A workspace with the bot doge as a program."""
-
-    made: Programs
-    found: Fleet
-    target: Target
-
-    @property
-    def lab(self) -> Lab:
-        return self.made.lab
-
-    def up(self) -> int:
-        report = self.found.desk(Actor.PERSON).start("doge", "first start")
-        assert report.ok, report.sentence
-        wait_for(lambda: self.lab.trading(int(report.pid or 0)))
-        return int(report.pid or 0)
-
-    def round(self) -> None:
-        self.found.desk(Actor.ROUND).round()
-
-
 @contextmanager
-def place(home: Path, build: Callable[[Programs], Target] = Programs.bot, **more: Any) -> Iterator[Place]:
+def place(home: Path, build: Callable[[Programs], Target] = Programs.bot, **more: Any) -> Iterator[Place[Programs]]:
     with fleet(home) as found, Lab(home) as lab, Supervisor(**more) as supervisor:
         made = Programs(lab, supervisor)
-        target = build(made)
-        config = target.config.model_dump(exclude_none=True)
-        (home / "config/bots.json").write_text(json.dumps({"bots": [{"name": "doge", "runtime": config}]}))
-        yield Place(made, found, target)
+        here = Place(made, found, build(made))
+        here.write()
+        yield here
 
 
 def test_a_killed_bot_is_found_and_started_again_by_one_round(tmp_path: Path) -> None:
@@ -723,43 +673,16 @@ def test_a_second_supervisord_is_found_and_one_round_brings_two_copies_back_to_o
 def test_twenty_restarts_at_once_are_one_restart(tmp_path: Path) -> None:
     with place(tmp_path / "home") as here:
         here.found.edit("bot-not-running", r"within: \w+}", "within: 30s}")
-        first = here.up()
-        os.kill(first, signal.SIGKILL)
+        os.kill(here.up(), signal.SIGKILL)
         wait_for(lambda: not here.found.verdict().up)
-        results = here.lab.home / "results"
-        callers = here.lab.caller("desk", here.target, fork=20, results=str(results))
-        callers.wait(2 * DEADLINE)
-        told = [json.loads(line) for line in results.read_text().splitlines()]
-        assert [one for one in told if "error" in one] == []
-        assert len(told) == 20
-        counted = Counter(one["result"] for one in told)
-        assert counted["done"] == 1, told
-        assert counted["coalesced"] + counted["busy"] + counted["refused"] == 19, told
-        assert len(here.lab.bots()) == 1
-        assert overlaps(here.lab.stamps()) == []
-        assert len(here.lab.pids("bot")) == 2
+        here.one_of_all_restarts()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_whenever_botkeep_is_killed_the_next_restart_has_one_bot(tmp_path: Path, seed: int) -> None:
-    chance = random.Random(seed)
     with place(tmp_path / "home", lambda made: shell(made, WRAPPED)) as here:
         here.found.desk(Actor.PERSON).start("doge", "first start")
-        for _ in range(6):
-            caller = here.lab.caller("desk", here.target, reason="asked by somebody who is killed")
-            time.sleep(chance.random() * 2.5)  # the moment at which it dies is what is tried out
-            caller.kill()
-            caller.wait()
-            assert overlaps(here.lab.stamps()) == []
-        report = here.found.desk(Actor.PERSON).restart("doge", "whatever became of it", override="the test asks")
-        assert report.ok, report.sentence
-        wait_for(lambda: len(here.lab.bots()) == 2)
-        assert here.found.verdict().status is Status.HEALTHY
-        assert overlaps(here.lab.stamps()) == []
-        desk = here.found.desk()
-        assert desk.ledger.open_intents("doge") == []
-        assert desk.ledger.verify() == []
-        assert desk.journal.verify(utc_now()) == []
+        here.kill_callers(seed, times=6, within=2.5, members=2)
 
 
 # ---------------------------------------------------------------------------------------------------- its own file

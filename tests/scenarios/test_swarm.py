@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,14 +20,15 @@ import pytest
 import yaml
 
 from botkeep.config import load_fleet
-from botkeep.model import Actor, EngineError, Exit, Fault, Instance, InstanceState, RuntimeLook, Status, utc_now
+from botkeep.model import Actor, EngineError, Fault, Instance, InstanceState, RuntimeLook, Status
 from botkeep.runtimes import RUNTIMES, Target, docker_transport, swarm_control
 from botkeep.runtimes.procs import ProcessTable
 from botkeep.swarm_stack import written
 from support.bots import DEADLINE, Lab, overlaps, pid_of, wait_for
 from support.docker_engine import BUSYBOX
 from support.docker_proxy import Proxy
-from support.fleet import Fleet, fleet
+from support.engine_bot import Place, ended, look, start
+from support.fleet import fleet
 from support.swarm_rig import SECOND, SwarmServices, image_with_shell
 
 SWARM = RUNTIMES["swarm"]
@@ -46,22 +45,8 @@ def made(tmp_path: Path) -> Iterator[SwarmServices]:
     docker_transport.hang_up()
 
 
-def look(target: Target) -> RuntimeLook:
-    return SWARM.look(target, ProcessTable.read())
-
-
-def start(target: Target) -> Instance:
-    started = SWARM.start(target, "e1", time.monotonic() + DEADLINE)
-    assert started.instance, started.exit
-    return started.instance
-
-
 def stop(target: Target, grace: float = 2.0) -> Any:
     return SWARM.stop(target, grace + 3.5, time.monotonic() + DEADLINE)
-
-
-def ended(target: Target) -> Exit:
-    return wait_for(lambda: None if (seen := look(target)).instances else seen.exit)
 
 
 def shell(made: SwarmServices, text: str, name: str = "doge", **more: Any) -> Target:
@@ -424,37 +409,17 @@ def test_a_look_at_many_services_is_one_set_of_questions(made: SwarmServices, tm
 # ---------------------------------------------------------------------------------------------------- the whole way
 
 
-@dataclass
-class Place:
-    """A workspace with the bot doge in a service."""
-
-    made: SwarmServices
-    found: Fleet
-    target: Target
-
-    @property
-    def lab(self) -> Lab:
-        return self.made.lab
-
-    def up(self) -> int:
-        report = self.found.desk(Actor.PERSON).start("doge", "first start")
-        assert report.ok, report.sentence
-        wait_for(lambda: self.lab.trading(int(report.pid or 0)))
-        return int(report.pid or 0)
-
-
 @contextmanager
-def place(home: Path, build: Callable[[SwarmServices], Target], **more: Any) -> Iterator[Place]:
+def place(home: Path, build: Callable[[SwarmServices], Target], **more: Any) -> Iterator[Place[SwarmServices]]:
     with fleet(home) as found, Lab(home) as lab:
         made = SwarmServices(lab)
         try:
-            target = build(made)
-            config = target.config.model_dump(exclude_none=True, exclude_defaults=True)
-            (home / "config/bots.json").write_text(json.dumps({"bots": [{"name": "doge", "runtime": config, **more}]}))
+            here = Place(made, found, build(made))
+            here.write(**more)
             found.edit("bot-not-running", r"within: \w+}", "within: 30s}")
             found.edit("bot-hung", r"within: \w+}", "within: 30s}")
             found.edit("bot-duplicated", r"within: \w+}", "within: 30s}")
-            yield Place(made, found, target)
+            yield here
             found.desk(Actor.PERSON).stop("doge", "the test is over")
         finally:
             made.close()
@@ -571,44 +536,16 @@ def test_a_service_scaled_to_two_is_a_duplicate_and_brought_back_to_one(tmp_path
 
 def test_twenty_restarts_at_once_are_one_restart(tmp_path: Path) -> None:
     with place(tmp_path / "home", plain) as here:
-        first = here.up()
-        os.kill(first, signal.SIGKILL)
+        os.kill(here.up(), signal.SIGKILL)
         wait_for(lambda: not here.found.verdict().up)
-        results = here.lab.home / "results"
-        callers = here.lab.caller("desk", here.target, fork=20, results=str(results))
-        callers.wait(2 * DEADLINE)
-        told = [json.loads(line) for line in results.read_text().splitlines()]
-        assert [one for one in told if "error" in one] == []
-        assert len(told) == 20
-        counted = Counter(one["result"] for one in told)
-        assert counted["done"] == 1, told
-        assert counted["coalesced"] + counted["busy"] + counted["refused"] == 19, told
-        assert len(here.lab.bots()) == 1
-        assert overlaps(here.lab.stamps()) == []
-        assert len(here.lab.pids("bot")) == 2
+        here.one_of_all_restarts()
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_whenever_botkeep_is_killed_the_next_restart_has_one_bot(tmp_path: Path, seed: int) -> None:
-    chance = random.Random(seed)
     with place(tmp_path / "home", plain) as here:
         here.up()
-        for _ in range(5):
-            caller = here.lab.caller("desk", here.target, reason="asked by somebody who is killed")
-            time.sleep(chance.random() * 7)  # the moment at which it dies is what is tried out
-            caller.kill()
-            caller.wait()
-            assert len(here.lab.bots()) <= 1
-            assert overlaps(here.lab.stamps()) == []
-        report = here.found.desk(Actor.PERSON).restart("doge", "whatever became of it", override="the test asks")
-        assert report.ok, report.sentence
-        assert len(here.lab.bots()) == 1
-        assert here.found.verdict().status is Status.HEALTHY
-        assert overlaps(here.lab.stamps()) == []
-        desk = here.found.desk()
-        assert desk.ledger.open_intents("doge") == []
-        assert desk.ledger.verify() == []
-        assert desk.journal.verify(utc_now()) == []
+        here.kill_callers(seed, times=5, within=7)
 
 
 def test_a_manager_that_is_away_makes_its_bot_unknown_and_nothing_is_done(tmp_path: Path) -> None:
@@ -672,7 +609,6 @@ def shortened(document: dict[str, Any], more: Sequence[str]) -> dict[str, Any]:
     services["doge"]["deploy"]["restart_policy"]["delay"] = "0s"
     services["doge"]["volumes"].append({"type": "bind", "source": "/proc", "target": "/machine/proc"})
     watcher = services["watcher"]
-    watcher["entrypoint"][2] = watcher["entrypoint"][2].replace("sleep 60", "sleep 1")
     places = {path: os.path.realpath(path) for path in ("/usr", "/lib", "/lib64", *more)}
     watcher["volumes"] += [{"type": "bind", "source": here, "target": path} for path, here in places.items()]
     watcher["environment"] = {"PATH": f"{Path(sys.executable).parent}:/bin", "PYTHONDONTWRITEBYTECODE": "1"}

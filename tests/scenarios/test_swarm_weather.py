@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from botkeep.model import EngineError, Instance, RuntimeLook
+from botkeep.model import EngineError
 from botkeep.runtimes import RUNTIMES, Target, docker_transport, swarm, swarm_control
-from botkeep.runtimes.procs import ProcessTable
 from support.bots import DEADLINE, Lab, pid_of, wait_for
 from support.docker_engine import BUSYBOX
 from support.docker_proxy import Proxy
+from support.engine_bot import look, start
 from support.swarm_rig import SECOND, SwarmServices
 
 SWARM = RUNTIMES["swarm"]
@@ -76,16 +76,6 @@ def through(made: SwarmServices, tmp_path: Path, **more: Any) -> Iterator[tuple[
         yield made.target(made.name(), host=f"unix://{tmp_path}/p", **more), proxy
         proxy.holds = None
     docker_transport.hang_up()
-
-
-def look(target: Target) -> RuntimeLook:
-    return SWARM.look(target, ProcessTable.read())
-
-
-def start(target: Target) -> Instance:
-    started = SWARM.start(target, "e1", time.monotonic() + DEADLINE)
-    assert started.instance, started.exit
-    return started.instance
 
 
 def shell(made: SwarmServices, text: str, **more: Any) -> Target:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ import pytest
 from botkeep import exec_env
 from botkeep.cli import main
 from botkeep.engine_restarts import since_last_look
-from botkeep.model import Actor, EngineError, Exit, Fault, Instance, InstanceState, RuntimeLook, Status, utc_now
+from botkeep.model import Actor, EngineError, Fault, Instance, InstanceState, Status, utc_now
 from botkeep.runtimes import RUNTIMES, Target
-from botkeep.runtimes.procs import ProcessTable
 from botkeep.runtimes.systemd_history import RESTARTS, STARTED
 from support.bots import DEADLINE, Lab, overlaps, pid_of, wait_for
-from support.fleet import Fleet, fleet
+from support.engine_bot import Place, ended, look, start, surveyed
+from support.fleet import fleet
 from support.systemd_box import box
 from support.systemd_rig import Services
 
@@ -42,29 +42,8 @@ def made(tmp_path: Path) -> Iterator[Services]:
         services.close()
 
 
-def look(target: Target) -> RuntimeLook:
-    found: RuntimeLook = RUNTIME.look(target, ProcessTable.read())
-    return found
-
-
-def surveyed(*targets: Target) -> list[RuntimeLook]:
-    found = RUNTIME.survey(targets, ProcessTable.read())
-    return [found[one.name] for one in targets]
-
-
-def start(target: Target) -> Instance:
-    started = RUNTIME.start(target, "e1", time.monotonic() + DEADLINE)
-    assert started.instance, started.exit
-    found: Instance = started.instance
-    return found
-
-
 def stop(target: Target, grace: float = 1.0) -> Any:
     return RUNTIME.stop(target, grace, time.monotonic() + DEADLINE)
-
-
-def ended(target: Target) -> Exit:
-    return wait_for(lambda: None if (seen := look(target)).instances else seen.exit)
 
 
 def shell(made: Services, text: str, name: str = "doge", **settings: Any) -> Target:
@@ -578,37 +557,14 @@ def test_a_systemd_that_is_away_is_its_bots_error_and_its_bots_live_on(made: Ser
 # ---------------------------------------------------------------------------------------------------- the whole way
 
 
-@dataclass
-class Place:
-    """A workspace with the bot doge as a service."""
-
-    made: Services
-    found: Fleet
-    target: Target
-
-    @property
-    def lab(self) -> Lab:
-        return self.made.lab
-
-    def up(self) -> int:
-        report = self.found.desk(Actor.PERSON).start("doge", "first start")
-        assert report.ok, report.sentence
-        wait_for(lambda: self.lab.trading(int(report.pid or 0)))
-        return int(report.pid or 0)
-
-    def round(self) -> None:
-        self.found.desk(Actor.ROUND).round()
-
-
 @contextmanager
-def place(home: Path, build: Callable[[Services], Target] = Services.bot) -> Iterator[Place]:
+def place(home: Path, build: Callable[[Services], Target] = Services.bot) -> Iterator[Place[Services]]:
     with fleet(home) as found, Lab(home) as lab:
         made = Services(lab, box())
         try:
-            target = build(made)
-            config = target.config.model_dump(exclude_none=True)
-            (home / "config/bots.json").write_text(json.dumps({"bots": [{"name": "doge", "runtime": config}]}))
-            yield Place(made, found, target)
+            here = Place(made, found, build(made))
+            here.write()
+            yield here
             found.clear()
         finally:
             made.close()
@@ -717,11 +673,7 @@ def test_a_systemd_that_is_away_makes_its_bot_unknown_and_nothing_is_done(tmp_pa
 def test_twenty_restarts_at_once_leave_one_bot_and_never_two(tmp_path: Path) -> None:
     with place(tmp_path / "home", lambda made: made.bot("--graceful")) as here:
         here.up()
-        results = here.lab.home / "results.txt"
-        caller = here.lab.caller("desk", here.target, fork=20, results=str(results))
-        caller.communicate(timeout=DEADLINE * 2)
-        told = [json.loads(line) for line in results.read_text().splitlines()]
-        assert len(told) == 20
+        here.all_at_once()
         assert overlaps(here.lab.stamps()) == []
         assert len(here.lab.bots()) == 1
         assert here.found.verdict().status is Status.HEALTHY
