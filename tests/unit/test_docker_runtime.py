@@ -499,11 +499,11 @@ def test_the_newest_part_of_old_output_is_kept_in_bounds() -> None:
 
 def test_what_is_remembered_of_the_newest_lines_is_bounded_and_reaches_as_far_back_as_it_says() -> None:
     said = lines(5000)
-    cursor = docker_log._cursor(said, {}, None, 0)
+    cursor = docker_log._cursor(said, {})
     assert cursor["seen"] == [one.trace for one in said[-docker_log.REMEMBERED + 1 :]]
     assert cursor["from"] == said[-docker_log.REMEMBERED].at + 1
     slow = [Message(10**18 + place * 10**9, b"x") for place in range(10)]
-    assert docker_log._cursor(slow, {}, None, 0)["from"] == slow[-1].at - docker_log.OVERLAP
+    assert docker_log._cursor(slow, {})["from"] == slow[-1].at - docker_log.OVERLAP
 
 
 @pytest.mark.parametrize(

@@ -365,6 +365,16 @@ def test_a_container_of_a_task_that_is_planned_is_no_copy_and_one_of_a_task_that
     assert list(same_elsewhere(one, [changed(task, state="failed")], there)) == [listed]
 
 
+def test_a_task_has_its_container_before_its_node_has_told_the_managers_which_one_that_is() -> None:
+    one, there = service("running"), around(inspected={})
+    (task,) = tasks("running")
+    fresh = changed(task, state="ready", container=task.status.container.model_copy(update={"container": "", "pid": 0}))
+    (unit,) = units_of(one, [fresh], there, GRACE)
+    assert (unit.state, unit.cgroup, unit.pid) == (InstanceState.STARTING, task.container, None)
+    (elsewhere,) = units_of(one, [fresh], replace(there, containers={}), GRACE)
+    assert (elsewhere.state, elsewhere.cgroup) == (InstanceState.STARTING, "")
+
+
 # ---------------------------------------------------------------------------------------------------- rubbish
 
 

@@ -14,13 +14,15 @@ from . import docker_control
 from .docker import FAMILY, NAME, closest
 from .docker_control import memory_of, set_memory, start, stop
 from .docker_facts import Containers, Listed
-from .docker_log import read_log
+from .docker_log import read_log, said_nothing_since
 from .engine import NoSuchUnitError
 
 KIND = "compose"
 ONE_OFF = "com.docker.compose.oneoff"
 
-__all__ = ["FAMILY", "KIND", "Config", "memory_of", "read_log", "set_memory", "start", "stop", "units"]
+__all__ = [
+    "FAMILY", "KIND", "Config", "memory_of", "read_log", "said_nothing_since", "set_memory", "start", "stop", "units",
+]  # fmt: skip
 
 
 class Config(docker_control.BotConfig):

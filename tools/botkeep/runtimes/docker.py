@@ -14,7 +14,7 @@ from pydantic import Field
 from . import docker_control
 from .docker_control import memory_of, set_memory, start, stop
 from .docker_facts import Containers, Listed
-from .docker_log import read_log
+from .docker_log import read_log, said_nothing_since
 from .engine import NoSuchUnitError
 
 KIND = "docker"
@@ -23,7 +23,9 @@ FAMILY = "docker"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _IDENTITY = re.compile(r"[0-9a-f]{12,64}")
 
-__all__ = ["FAMILY", "KIND", "Config", "memory_of", "read_log", "set_memory", "start", "stop", "units"]
+__all__ = [
+    "FAMILY", "KIND", "Config", "memory_of", "read_log", "said_nothing_since", "set_memory", "start", "stop", "units",
+]  # fmt: skip
 
 
 class Config(docker_control.BotConfig):

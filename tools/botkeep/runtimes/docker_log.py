@@ -1,9 +1,9 @@
 """A container's output, read on from where the last look ended: no line lost, none twice.
 
 Two ways lead to it. The engine's own file, where its driver writes one that we may read: a look at a bot that said
-nothing costs one `stat` and no question. Else the engine, which is asked for what came since the newest line known:
-it keeps lines by their time, which two streams may write a little out of order, so that it is asked for a little more
-and what was seen is left out.
+nothing costs one `stat`, no lock and no question. Else the engine, which is asked for what came since the newest line
+known: it keeps lines by their time, which two streams may write a little out of order, so that it is asked for a little
+more and what was seen is left out.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ _AT_START = re.compile(_STAMP)
 _HEADER = struct.Struct(">BxxxL")
 _LONGEST_LINE = 4 << 20
 """Of the driver's own file; it holds at most a piece of a line, written as JSON."""
+_TAIL = 64
+"""Bytes by which the place where a look ended is known again: no two are the same, since every line ends with its time
+to the nanosecond."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,24 @@ def read_log(
     }
 
 
+def said_nothing_since(unit: Unit, cursor: Mapping[str, Any]) -> bool:
+    """Whether `read_log` would bring nothing, and the same cursor: the driver's file is as it was when it had been read
+    to its end. One `stat`; False also where that does not tell."""
+    place = cursor.get("file")
+    if not isinstance(unit, Container) or not place or not _has_file(unit):
+        return False
+    if (cursor.get("id"), cursor.get("run"), cursor.get("over")) != (unit.id, unit.run, unit.state is None):
+        return False
+    if cursor.get("begins", unit.began) != unit.began:
+        return False
+    try:
+        status = os.lstat(unit.log_path)
+    except OSError:
+        return False
+    known = (place["inode"], place["offset"], place.get("changed"))
+    return known == (status.st_ino, status.st_size, status.st_ctime_ns)
+
+
 @dataclass(frozen=True)
 class _Read:
     """What one look brought."""
@@ -128,9 +149,14 @@ def _began(unit: Container, known: Mapping[str, Any], found: _Read) -> dict[str,
 # ---------------------------------------------------------------------------------------------------- the file
 
 
+def _has_file(unit: Container) -> bool:
+    """Whether its driver writes one on this machine."""
+    return unit.is_here and unit.driver == "json-file" and unit.log_path.endswith(f"{unit.id}-json.log")
+
+
 def _from_file(unit: Container, known: Mapping[str, Any]) -> _Read | None:
     """None: there is no file that we may read, or it does not go on from what is known."""
-    if not unit.is_here or unit.driver != "json-file" or not unit.log_path.endswith(f"{unit.id}-json.log"):
+    if not _has_file(unit):
         return None
     try:
         fd = os.open(unit.log_path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -144,7 +170,7 @@ def _from_file(unit: Container, known: Mapping[str, Any]) -> _Read | None:
         if place is None:
             return _first_of_file(file, status) if not known else None
         if place["inode"] == status.st_ino:
-            return _rest_of_file(file, status, place["offset"], known)
+            return _rest_of_file(unit, file, status, place, known)
         return _over_rotation(unit, file, status, place, known)
 
 
@@ -154,15 +180,33 @@ def _first_of_file(file: Any, status: os.stat_result) -> _Read:
     file.seek(begin)
     lines, end = _whole_lines(file, begin, status.st_size - begin)
     messages = _newest([one for one in map(_message, lines[1:] if begin else lines) if one], FIRST_BYTES)
-    return _Read(messages, _cursor(messages, {}, status.st_ino, end))
+    return _Read(messages, _cursor(messages, {}, _place(file, status, end)))
 
 
-def _rest_of_file(file: Any, status: os.stat_result, offset: int, known: Mapping[str, Any]) -> _Read:
-    begin = offset if offset <= status.st_size else 0  # somebody emptied it in place
+def _rest_of_file(
+    unit: Container, file: Any, status: os.stat_result, place: Mapping[str, Any], known: Mapping[str, Any]
+) -> _Read | None:
+    begin = place["offset"]
+    if begin > status.st_size or place.get("tail", _tail(file, begin)) != _tail(file, begin):
+        if os.path.lexists(f"{unit.log_path}.1"):
+            return None  # turned over twice, and this is a new file with an old number: the engine has what was between
+        begin = 0  # emptied in place, as the driver does that keeps one file
     file.seek(begin)
     lines, end = _whole_lines(file, begin, MOST_BYTES)
     messages = [one for one in map(_message, lines) if one]
-    return _Read(messages, _cursor(messages, known, status.st_ino, end), end - begin < MOST_BYTES - _LONGEST_LINE)
+    whole = end - begin < MOST_BYTES - _LONGEST_LINE
+    return _Read(messages, _cursor(messages, known, _place(file, status, end)), whole)
+
+
+def _place(file: Any, status: os.stat_result, end: int) -> dict[str, Any]:
+    """Where the next look goes on, and by what it sees that this is still the place. `status`: from before the
+    file was read."""
+    return {"inode": status.st_ino, "offset": end, "changed": status.st_ctime_ns, "tail": _tail(file, end)}
+
+
+def _tail(file: Any, end: int) -> str:
+    begin = max(0, end - _TAIL)
+    return hashlib.blake2b(os.pread(file.fileno(), end - begin, begin), digest_size=6).hexdigest()
 
 
 def _over_rotation(
@@ -171,20 +215,21 @@ def _over_rotation(
     """The driver renamed the file that we know to NAME.1 and began another. Were there more, the engine has them."""
     try:
         with open(os.open(f"{unit.log_path}.1", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as older:
-            if os.fstat(older.fileno()).st_ino != place["inode"]:
+            before = os.fstat(older.fileno())
+            if before.st_ino != place["inode"]:
                 return None
             older.seek(place["offset"])
             lines, end = _whole_lines(older, place["offset"], MOST_BYTES)
-            more = older.read(1)
+            more, left_at = older.read(1), _place(older, before, end)
     except OSError:
         return None
     messages = [one for one in map(_message, lines) if one]
     if more:
-        return _Read(messages, _cursor(messages, known, place["inode"], end), whole=False)
+        return _Read(messages, _cursor(messages, known, left_at), whole=False)
     file.seek(0)
     lines, end = _whole_lines(file, 0, MOST_BYTES)
     messages += [one for one in map(_message, lines) if one]
-    return _Read(messages, _cursor(messages, known, status.st_ino, end), end < MOST_BYTES - _LONGEST_LINE)
+    return _Read(messages, _cursor(messages, known, _place(file, status, end)), end < MOST_BYTES - _LONGEST_LINE)
 
 
 def _whole_lines(file: Any, begin: int, most: int) -> tuple[list[bytes], int]:
@@ -237,7 +282,7 @@ def _asked(address: Address, unit: Container, known: Mapping[str, Any], seconds:
             fresh = (one for one in pieces if one.trace not in seen and one.at >= _asked_from(known))
             messages = _bounded(fresh, MOST_BYTES) if newest is not None else _newest(fresh, FIRST_BYTES)
     whole = sum(one.size for one in messages) < MOST_BYTES
-    return _Read(messages, _cursor(messages, known, None, 0), whole)
+    return _Read(messages, _cursor(messages, known), whole)
 
 
 def _url(client: Any, unit: Container) -> str:
@@ -264,7 +309,7 @@ def read_heard(unit: Container, heard: Sequence[Message], cursor: Mapping[str, A
     known = cursor if cursor.get("id") == unit.id else {}
     seen, begin = set(known.get("seen", ())), _asked_from(known)
     found = _Read([one for one in heard if one.trace not in seen and one.at >= begin], {})
-    return found.data, {**_cursor(found.messages, known, None, 0), "id": unit.id, "run": unit.run, "over": True}
+    return found.data, {**_cursor(found.messages, known), "id": unit.id, "run": unit.run, "over": True}
 
 
 def _said(answer: Any) -> str:
@@ -353,7 +398,9 @@ def _newest(messages: Iterable[Message], most: int) -> list[Message]:
     return list(kept)
 
 
-def _cursor(messages: Sequence[Message], known: Mapping[str, Any], inode: int | None, offset: int) -> dict[str, Any]:
+def _cursor(
+    messages: Sequence[Message], known: Mapping[str, Any], place: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Where to go on, in both ways: the file may be gone at the next look."""
     at = max([int(known.get("at", 0)), *(one.at for one in messages)])
     begin = max(at - OVERLAP, int(known.get("from", 0)))
@@ -362,5 +409,5 @@ def _cursor(messages: Sequence[Message], known: Mapping[str, Any], inode: int | 
         begin = recent[-REMEMBERED].at + 1
     traces = [*known.get("seen", ()), *(one.trace for one in recent if one.at >= begin)]
     kept = [one for one in traces if int(one.partition(":")[0]) >= begin]
-    place = {"file": {"inode": inode, "offset": offset}} if inode is not None else {}
-    return {"at": at, "from": begin, "seen": kept, **place} if messages or known or place else {}
+    file = {"file": dict(place)} if place else {}
+    return {"at": at, "from": begin, "seen": kept, **file} if messages or known or file else {}

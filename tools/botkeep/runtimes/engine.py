@@ -144,7 +144,8 @@ class Engine(Protocol):
     ) -> tuple[bytes, dict[str, Any]]:
         """Output since `cursor` (empty: the newest 256 KiB of it), and the next cursor, JSON. Raises EngineError.
 
-        Only asked for a unit without `log_file`.
+        Only asked for a unit without `log_file`. An engine that can tell without a question that nothing was said since
+        (and that the cursor would stay the same) also has `said_nothing_since(unit, cursor) -> bool`.
         """
         ...
 
@@ -218,7 +219,7 @@ class EngineRuntime:
         record = _read_record(target)
         living = [one for one in units if one.state is not None]
         instances = [_instance(one, self.KIND, record, table) for one in living]
-        members = {pid for one in instances for pid in one.members}
+        members = {pid for one in instances for pid in one.members} | _coming_up(living, table)
         others = _copies(target, units, members, table)
         own = _of_runs_that_are_over(record, instances)
         newest = max((one for one in units if one.exit), key=_ended_at, default=None)
@@ -477,6 +478,12 @@ def _members(unit: Unit, table: ProcessTable) -> tuple[int, ...]:
         return ()
     grouped = table.in_cgroup(unit.cgroup) if unit.cgroup else _left_the_tree(unit, table.procs[unit.pid], table)
     return tuple(dict.fromkeys((unit.pid, *table.descendants(unit.pid), *grouped)))
+
+
+def _coming_up(living: Sequence[Unit], table: ProcessTable) -> set[int]:
+    """What lives already where a unit's processes belong, whose engine has not noted it yet: a container's process runs
+    a while before its engine says so, the longer the more the machine has to do. It is no copy."""
+    return {pid for one in living if one.cgroup and one.pid not in table.procs for pid in table.in_cgroup(one.cgroup)}
 
 
 def _left_the_tree(unit: Unit, main: Proc, table: ProcessTable) -> tuple[int, ...]:

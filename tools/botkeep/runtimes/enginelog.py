@@ -33,6 +33,8 @@ MARK = "engine-log.adding"
 
 def bring_up_to_date(engine: Engine, target: Target, unit: Unit) -> Path:
     """Append what is new to the bot's log; gives its path. An engine that does not answer leaves it as it is."""
+    if _is_up_to_date(engine, target, unit):
+        return target.log_path
     with suppress(OSError):  # a full disk costs the copy, not the look
         target.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = Lock(target.run_dir / LOCK)
@@ -40,6 +42,24 @@ def bring_up_to_date(engine: Engine, target: Target, unit: Unit) -> Path:
             if lock.acquire():  # else somebody else is just doing it
                 _read_on(engine, target, unit)
     return target.log_path
+
+
+def _is_up_to_date(engine: Engine, target: Target, unit: Unit) -> bool:
+    """Whether there is nothing to do, so that nobody has to be kept out: this run has said nothing since the copy was
+    made, nobody was killed at that, and the copy is still the file that it was."""
+    asks = getattr(engine, "said_nothing_since", None)
+    cursor = read_json(target.run_dir / CURSOR) if asks else None
+    if not asks or not cursor or cursor.get("run") != unit.run or os.path.lexists(f"{target.run_dir}/{MARK}"):
+        return False
+    known = cursor.get("engine", {})
+    try:
+        copy = os.stat(target.log_path)
+        here = copy.st_ino == cursor.get("inode") and ("begins" not in known or copy.st_size == cursor.get("offset"))
+    except FileNotFoundError:
+        here = cursor.get("inode") is None
+    except OSError:
+        return False
+    return here and bool(asks(unit, known))
 
 
 def _read_on(engine: Engine, target: Target, unit: Unit) -> None:

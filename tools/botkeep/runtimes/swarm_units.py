@@ -83,6 +83,16 @@ class Around:
                 found.setdefault(one.labels.get(SERVICE_LABEL, ""), []).append(one)
         return found
 
+    @cached_property
+    def of_task(self) -> Mapping[str, Listed]:
+        """Containers of the asked engine by the task that their labels name."""
+        return {task: one for one in self.containers.values() if (task := one.labels.get(TASK_LABEL))}
+
+    def listed(self, task: TaskSaid) -> Listed | None:
+        """A task's container, if the asked engine has it: also where its node has not told the managers yet which one
+        that is, as it does a moment after the container is there, and may do after its process is."""
+        return self.containers.get(task.container) if task.container else self.of_task.get(task.id)
+
     def where(self, task: TaskSaid) -> str:
         """What a task's machine is called; empty: it is the one that was asked."""
         if not task.node or task.node == self.engine.swarm.node:
@@ -164,7 +174,7 @@ def _state(task: TaskSaid, around: Around) -> InstanceState:
 
 
 def _task(service: Service, task: TaskSaid, around: Around, state: InstanceState | None) -> Task:
-    listed = around.containers.get(task.container)
+    listed = around.listed(task)
     spec = service.spec.template
     driver = spec.log.name or around.engine.driver
     root = around.engine.root
