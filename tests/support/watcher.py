@@ -16,6 +16,21 @@ from .fleet import wait_for
 BOTKEEP = str(Path(sys.executable).with_name("botkeep"))
 
 
+def follows_with(watcher: int, pid: int) -> bool:
+    """Whether the watcher with that pid has a pidfd of that process: from the kernel's own list."""
+    try:
+        return any(f"\nPid:\t{pid}\n" in _text(one) for one in Path(f"/proc/{watcher}/fdinfo").iterdir())
+    except OSError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 class Watcher:
     """One process; `lines` fills as it says them."""
 
@@ -42,7 +57,10 @@ class Watcher:
 
     def said(self, part: str, seconds: float = 30.0) -> str:
         """The first line with this in it, waited for."""
-        return str(wait_for(lambda: self._says(part), seconds))
+        try:
+            return str(wait_for(lambda: self._says(part), seconds))
+        except AssertionError as error:
+            raise AssertionError(f"{part!r} was not said: {self.lines}") from error
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal it, wait for its end; the exit code."""

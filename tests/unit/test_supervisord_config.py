@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from supervisor.datatypes import RestartUnconditionally
 from supervisor.options import ServerOptions
 
 from botkeep import exec_env
+from botkeep.cli import main
 from botkeep.config import Fleet, load_fleet
 from botkeep.model import UsageError
 from botkeep.runtimes.procs import MARKER
@@ -25,6 +27,7 @@ from botkeep.supervisord_config import written
 from botkeep.workspace import Workspace
 
 GOLDEN = Path(__file__).parents[1] / "data/supervisord/golden.conf"
+BOTKEEP = "/opt/venv/bin/botkeep"
 SERVER = "unix:///run/bots/supervisor.sock"
 
 
@@ -69,7 +72,7 @@ def three(home: Path) -> Fleet:
 
 
 def test_the_file_is_the_golden_one(home: Path) -> None:
-    made = written(three(home))
+    made = written(three(home), watcher=BOTKEEP)
     text = made.text.replace(str(home), "{HOME}").replace(sys.executable, "{PYTHON}")
     assert text == GOLDEN.read_text()
     assert made.notes == (
@@ -150,6 +153,27 @@ def test_every_plain_variable_arrives_as_it_was_written(home: Path, value: str) 
 def test_what_such_a_file_cannot_hold_is_refused(home: Path, runtime: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         written(fleet(home, bot=runtime))
+
+
+def test_the_watcher_is_started_last_stopped_first_and_tried_for_ever(home: Path) -> None:
+    found = as_read(home, written(three(home), watcher=BOTKEEP).text)
+    watch = found.pop("botkeep-watch")
+    assert shlex.split(watch.command) == [BOTKEEP, "--home", str(home), "watch"]
+    assert watch.priority > max(one.priority for one in found.values())
+    assert (watch.autorestart, watch.startretries) == (RestartUnconditionally, 1_000_000)
+    assert (watch.stopasgroup, watch.killasgroup) == (False, False)
+    assert watch.stdout_logfile == str(home / ".botkeep/watch.log")
+    with pytest.raises(UsageError, match="botkeep-watch is the name of botkeep's own program"):
+        written(fleet(home, bot=program("botkeep-watch")), watcher=BOTKEEP)
+
+
+def test_the_command_writes_the_watcher_unless_something_else_runs_it(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    three(home)
+    for more, count in ([], 1), (["--no-watch"], 0):
+        assert main(["--home", str(home), "supervisord-config", *more]) == 0
+        assert capsys.readouterr().out.count("[program:botkeep-watch]") == count
 
 
 def test_several_servers_and_names_that_collide_are_told_apart_by_a_person(home: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,20 @@ def test_the_watcher_asks_where_the_bots_are_configured_to_be_asked(home: Path) 
     far = {"kind": "swarm", "service": "fleet_doge", "host": "ssh://me@manager"}
     volumes = services(stack(home, entry(runtime=far)))["watcher"]["volumes"]
     assert [one["source"] for one in volumes] == [str(home)]
+
+
+def test_the_watcher_is_botkeep_watch_and_one_that_hangs_is_seen_by_its_mark(home: Path) -> None:
+    made = stack(home, entry())
+    one = services(made)["watcher"]
+    assert one["entrypoint"] == ["botkeep", "--home", str(home), "watch"]
+    test = one["healthcheck"]["test"][1].replace("$$", "$")
+    mark = home / ".botkeep/watch.lock"
+    mark.parent.mkdir()
+    mark.touch()
+    assert subprocess.run(["sh", "-c", test], check=False).returncode == 0
+    long_ago = mark.stat().st_mtime - 600
+    os.utime(mark, (long_ago, long_ago))
+    assert subprocess.run(["sh", "-c", test], check=False).returncode == 1
 
 
 def test_who_is_left_out_and_what_is_to_be_written_is_said(home: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +16,10 @@ from .runtimes.procs import CLOCK_TICKS, Proc, boot_id, has_pidfs, read_proc
 
 KEY = re.compile(r"([0-9a-f]{8}):(\d+):(\d+):(\d+)")
 """An instance's key, if it is a process of this machine: boot, pid, start time, inode of its pidfd."""
+FDS = 2
+"""Descriptors for each bot."""
+SPARE = 256
+"""Descriptors for everything else that a watcher does at one time."""
 CLOCK_STEP = 0.02
 """Seconds by which the kernel rounds the start of a process."""
 
@@ -38,6 +43,8 @@ class Lookout:
         self._by_bot: dict[str, _Followed] = {}
         self._by_fd: dict[int, _Followed] = {}
         self._frozen: set[str] = set()
+        self.problem = ""
+        """Why the newest one could not be waited for; empty: it could."""
         self._gone: dict[str, tuple[tuple[str | None, int], int]] = {}
         """Bot -> the run that was found gone, and how often: an engine may be slow to say what the kernel knows."""
 
@@ -47,6 +54,7 @@ class Lookout:
         `exact`: its key is that of a process; an engine's names its run in the engine's own way. Gives how often this
         run was found to be over already; 0: it is waited for, or there is nothing to wait for.
         """
+        self.problem = ""
         match = KEY.fullmatch(key or "") if exact else None
         if pid is None or (match is not None and match[1] != self._boot):
             self.drop(bot)
@@ -55,7 +63,11 @@ class Lookout:
         if known is not None and known.what == what:
             return 0
         self.drop(bot)
-        fds = _opened(int(match[2]), int(match[3]), int(match[4])) if match else _opened_before(pid, at)
+        try:
+            fds = _opened(int(match[2]), int(match[3]), int(match[4])) if match else _opened_before(pid, at)
+        except OSError as error:  # no more descriptors: it has its turns at the usual times
+            self.problem = f"The end of {bot} cannot be waited for: {error.strerror}."
+            return 0
         if fds is None:
             before, times = self._gone.get(bot, (what, 0))
             self._gone[bot] = (what, times + 1 if before == what else 1)
@@ -126,7 +138,7 @@ def _opened_before(pid: int, at: datetime) -> tuple[int, int] | None:
 
 
 def _proven(pid: int, same: Callable[[Proc, int], bool]) -> tuple[int, int] | None:
-    """Opened first, then proven, so that no reused pid slips in. None: it is gone."""
+    """Opened first, then proven, so that no reused pid slips in. None: it is gone. Raises OSError if nobody knows."""
     fds: list[int] = []
     try:
         fds.append(os.pidfd_open(pid))
@@ -134,8 +146,25 @@ def _proven(pid: int, same: Callable[[Proc, int], bool]) -> tuple[int, int] | No
         proc = read_proc(pid)
         if proc is not None and not proc.dead and same(proc, fds[0]):
             return fds[0], fds[1]
-    except OSError:
+    except (ProcessLookupError, FileNotFoundError):
         pass
+    except OSError:
+        _close(fds)
+        raise
+    _close(fds)
+    return None
+
+
+def _close(fds: Iterable[int]) -> None:
     for fd in fds:
         os.close(fd)
-    return None
+
+
+def make_room(bots: int) -> None:
+    """Let so many be waited for at one time, as far as this machine allows; what is started by us has the same limit,
+    so that a small fleet's stays as it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FDS * bots + SPARE
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < most and soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

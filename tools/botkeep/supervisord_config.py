@@ -1,7 +1,7 @@
 """`botkeep supervisord-config`: a configuration for supervisord from bots.json, with what was measured to be safe.
 
 One program for each bot of kind process or supervisord, started by `botkeep.exec_env`: no secret is written here, and
-no second copy is started while one lives.
+no second copy is started while one lives. And one for `botkeep watch`, which looks after all bots.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from .config import Bot, Fleet
 from .model import UsageError
 from .runtimes.supervisord_rpc import Place, place_of
-from .wrapped import folder_of, is_of, left_out, wrapped
+from .wrapped import WATCHER, folder_of, has_command, is_of, left_out, watching, wrapped
 
 KINDS = ("process", "supervisord")
 SOCKET = "supervisor.sock"
@@ -31,6 +31,18 @@ HEAD = """\
 ;   exec_env --lock  a copy that outlived supervisord keeps the next one from being started beside it
 ;   exec_env --env-file  its keys, read as it is started; they stand nowhere else
 """
+WATCH_WHY = """\
+; botkeep watch looks after the bots, whatever runs them. One for a workspace is enough: --no-watch leaves it out.
+;   autorestart      always; killed, it reconciles at its next start what it had begun
+;   startretries     never given up: while somebody watches by hand, it tries again after growing pauses
+;   priority         started after the bots and stopped before them: it would bring them back
+;   stopasgroup,     not set: bots that it started as plain processes live on when it ends
+;   killasgroup
+"""
+RETRIES = 1_000_000
+"""supervisord waits a second longer before each: so many are for ever."""
+LAST = 1000
+"""Priority after the usual one."""
 _UNFIT = re.compile(r"[\x00-\x1f\x7f]|%\(here\)s")
 _COMMENT = re.compile(r"(?<=[ \t])(?=[;#])")
 _APART = re.compile(r"(?<=[ \t])(?=[;#])|(?<=%)(?=\(here\)s)")
@@ -46,10 +58,13 @@ class Written:
     """Which bots are not in it and why; what is to be changed in bots.json."""
 
 
-def written(fleet: Fleet, *, server: str | None = None, programs_only: bool = False) -> Written:
+def written(
+    fleet: Fleet, *, server: str | None = None, programs_only: bool = False, watcher: str | None = None
+) -> Written:
     """Everything for one supervisord; `programs_only`: to be included by one that is there already.
 
-    `server`: which one, where the bots name several. Raises UsageError for what such a file cannot hold.
+    `server`: which one, where the bots name several. `watcher`: the path of the botkeep that watches here; None: it
+    is run by something else. Raises UsageError for what such a file cannot hold.
     """
     chosen, notes = _chosen(fleet, server)
     if not chosen:
@@ -60,11 +75,13 @@ def written(fleet: Fleet, *, server: str | None = None, programs_only: bool = Fa
     place, login = _asked_at(fleet, chosen, server)
     general = [] if programs_only else [_general(fleet, place, login)]
     programs = [_program(fleet, bot) for bot in chosen]
-    return Written("\n".join([HEAD, *general, *programs, *_groups(chosen)]), (*notes, *_moved(chosen, place)))
+    watch = [_watch(fleet, watcher)] if watcher else []
+    text = "\n".join([HEAD, *general, *programs, *_groups(chosen), *watch])
+    return Written(text, (*notes, *_moved(chosen, place)))
 
 
 def _chosen(fleet: Fleet, server: str | None) -> tuple[list[Bot], list[str]]:
-    written_ones = [bot for bot in fleet.bots if is_of(bot, KINDS) and bot.runtime.command]
+    written_ones = [bot for bot in fleet.bots if is_of(bot, KINDS) and has_command(bot)]
     chosen = [
         bot
         for bot in written_ones
@@ -106,17 +123,17 @@ def _section(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _general(fleet: Fleet, place: Place, login: tuple[str, str] | None) -> str:
-    logs = fleet.workspace.logs_dir
+    own = fleet.workspace.state_dir  # in the folder of logs a bot may have the same name
     let_in = {"username": f"%(ENV_{login[0]})s", "password": f"%(ENV_{login[1]})s"} if login else {}
     if place.path:
         server = _section("unix_http_server", {"file": _value(place.path), "chmod": "0700", **let_in})
     else:
         server = _section("inet_http_server", {"port": f"{place.host}:{place.port}", **let_in})
     daemon = {
-        "logfile": _value(str(logs / "supervisord.log")),
+        "logfile": _value(str(own / "supervisord.log")),
         "logfile_maxbytes": "10MB",
         "logfile_backups": 3,
-        "pidfile": _value(str(fleet.workspace.state_dir / "supervisord.pid")),
+        "pidfile": _value(str(own / "supervisord.pid")),
         "umask": "077",
     }
     factory = {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"}
@@ -153,6 +170,26 @@ def _program(fleet: Fleet, bot: Bot) -> str:
     return _section(f"program:{program_of(bot)[1]}", values)
 
 
+def _watch(fleet: Fleet, command: str) -> str:
+    place = fleet.workspace
+    values = {
+        "command": _command(WATCHER, watching(fleet, command)),
+        "directory": _value(str(place.home)),
+        "priority": LAST,
+        "autostart": "true",
+        "autorestart": "true",
+        "startsecs": 1,
+        "startretries": RETRIES,
+        "stopsignal": "TERM",
+        "stopwaitsecs": 15,
+        "redirect_stderr": "true",
+        "stdout_logfile": _value(str(place.state_dir / "watch.log")),
+        "stdout_logfile_maxbytes": "10MB",
+        "stdout_logfile_backups": 3,
+    }
+    return WATCH_WHY + _section(f"program:{WATCHER}", values)
+
+
 def _groups(bots: Iterable[Bot]) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     names: list[str] = []
@@ -161,6 +198,8 @@ def _groups(bots: Iterable[Bot]) -> Iterator[str]:
         names.append(name)
         if group != name:
             groups.setdefault(group, []).append(name)
+    if WATCHER in names:
+        raise UsageError(f"{WATCHER} is the name of botkeep's own program. Choose another one for the bot's.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"Several bots have the program {', '.join(twice)}. supervisord needs a name of its own each.")

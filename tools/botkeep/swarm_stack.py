@@ -20,18 +20,17 @@ from typing import Any
 
 from .config import Bot, Fleet
 from .envfile import load_env_file
+from .heartbeat import lock_of
 from .model import UsageError
 from .runtimes.docker_address import DEFAULT, place_of
 from .runtimes.swarm_units import SECRETS
 from .workspace import is_under
-from .wrapped import folder_of
+from .wrapped import folder_of, has_command, left_out, watching
 
 STACK = "botkeep"
 WATCHER = "watcher"
-EVERY = 60
-"""Seconds between two rounds of the watcher."""
-LATE = 15
-"""Minutes after which a watcher whose rounds do not end is replaced."""
+DATED = 4
+"""Minutes for which a watcher that hangs has not dated its mark: it does so every minute."""
 SECRET_LENGTH = 64
 _WORD = re.compile(r"[A-Za-z_/][A-Za-z_/ -][A-Za-z0-9_/ .=-]*")
 TIMES_LATE = 3
@@ -49,11 +48,6 @@ HEAD = """\
 #   node.hostname                 the workspace is a folder of this machine, so its bots stay on it
 """
 _KEYS = 'for name in {names}; do value="$(cat "/run/secrets/$name")" || exit 78; export "$name=$value"; done; exec "$@"'
-_WATCH = (
-    "trap 'exit 0' TERM INT; while :; do "
-    "botkeep round --home {home}; test $? -lt 2 && touch /tmp/round; sleep {every} & wait $!; done"
-)
-"""A round that found a faulty bot ends with 1; one that could not be made leaves the mark as it is."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ def written(fleet: Fleet, *, image: str | None = None) -> Written:
     """
     if image is None:
         raise UsageError("Name an image with botkeep in it for the watcher: --image IMAGE. Bots may name their own.")
-    chosen, notes = _chosen(fleet)
+    chosen, notes = [bot for bot in fleet.bots if has_command(bot)], left_out(fleet)
     if not chosen:
         raise UsageError('No bot of config/bots.json can be a service: give one a runtime with its "command".')
     stack = _stack(chosen)
@@ -94,17 +88,6 @@ def written(fleet: Fleet, *, image: str | None = None) -> Written:
         **({"secrets": secrets} if secrets else {}),
     }
     return Written(HEAD.format(stack=stack) + _yaml(document), stack, (*notes, *place.notes(chosen)))
-
-
-def _chosen(fleet: Fleet) -> tuple[list[Bot], list[str]]:
-    chosen, notes = list[Bot](), list[str]()
-    for bot in fleet.bots:
-        if getattr(bot.runtime, "command", None):
-            chosen.append(bot)
-        elif bot.runtime is not None:
-            notes.append(f'{bot.name} is left out: its runtime has no "command" to be written.')
-    notes += [f"{one.name} is left out: {one.problem}" for one in fleet.entries if one.bot is None]
-    return chosen, notes
 
 
 def _stack(bots: Sequence[Bot]) -> str:
@@ -205,24 +188,24 @@ class _Place:
         }
 
     def watcher(self) -> dict[str, Any]:
-        """botkeep itself, one round after the other. It talks to a manager, since only managers know the services."""
-        deploy = self._deploy()
+        """`botkeep watch`: one for the workspace. It talks to a manager, since only managers know the services."""
+        deploy, mark = self._deploy(), str(lock_of(self.fleet.workspace).path)
         deploy["placement"]["constraints"].append("node.role == manager")
         deploy["restart_policy"] = {"condition": "any", "delay": "5s"}
         return {
             "image": self.image,
-            "entrypoint": ["sh", "-c", _WATCH.format(home=shlex.quote(self.home), every=EVERY)],
+            "entrypoint": watching(self.fleet, "botkeep"),
             "working_dir": self.home,
             "user": f"{self.user.st_uid}:{_group_of(self.sockets, self.user.st_gid)}",
             "networks": ["host"],
             "volumes": [_bind(path) for path in (*self._all_folders(), *self.sockets)],
-            "stop_grace_period": "60s",
+            "stop_grace_period": "15s",
             "healthcheck": {
-                "test": ["CMD-SHELL", f'test -n "$(find /tmp/round -mmin -{LATE})"'],
+                "test": ["CMD-SHELL", f'test -n "$(find {shlex.quote(mark)} -mmin -{DATED})"'],
                 "interval": "60s",
                 "timeout": "10s",
                 "retries": 3,
-                "start_period": f"{LATE}m",
+                "start_period": f"{DATED}m",
             },
             "logging": LOGGING,
             "deploy": deploy,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # it loads the SDK
     from .docker_transport import Link
 
 KINDS = ("docker", "compose", "swarm")
-EVENTS = ("die", "oom", "pause", "unpause", "health_status")
+EVENTS = ("start", "die", "oom", "pause", "unpause", "health_status")
+"""`start` too: a second container of a bot is found before it trades for long."""
 BEGIN_SECONDS = 10.0
 """Until an engine has answered at all."""
 SECONDS = 300.0
@@ -39,7 +40,8 @@ class Hears(Protocol):
     """Who is told, from the streams' threads: never waits."""
 
     def __call__(self, names: tuple[str, ...], about: str, trouble: str) -> None:
-        """Look at these bots of the engine `about`; `trouble`: why its events are away, empty if they are not."""
+        """Look at these bots of the engine `about`; `trouble`: why its events are away, said once for each time that
+        they are; empty: they are not, or that was said."""
 
 
 class Streams:
@@ -80,7 +82,10 @@ class Stream:
         self._link: Link | None = None
         self._since = ""
         """The engine's time from which on nothing was heard yet, in seconds since 1970; empty: from now on."""
-        self._away = False
+        self._away = True
+        """Nobody knows what happened since the last look: before the first word, too."""
+        self._said = False
+        """Whoever listens knows that it is away."""
         threading.Thread(target=self._run, name=f"events {address}", daemon=True).start()
 
     def end(self) -> None:
@@ -96,13 +101,14 @@ class Stream:
             trouble = self._hear()
             if self._over.is_set():
                 return
+            if not trouble or time.monotonic() - began > STEADY:
+                pause, self._said = 1.0, False
             if not trouble:
-                pause = 1.0
                 continue
-            if time.monotonic() - began > STEADY:
-                pause = 1.0
             self._away = True
-            self._tell((), str(self.address), trouble)
+            if not self._said:
+                self._said = True
+                self._tell((), str(self.address), trouble)
             self._over.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -141,18 +147,21 @@ class Stream:
             self._tell(tuple(self.bots), str(self.address), "")
 
     def _heard(self, line: bytes) -> None:
-        """One event. Raises ValueError, LookupError or TypeError for what is none."""
+        """One event. Raises ValueError, LookupError, TypeError or AttributeError for what is none."""
         if not line.strip():
             return
-        try:
-            event = json.loads(line)
-        except RecursionError as error:
-            raise ValueError("nested too deep") from error
-        nanoseconds = int(event["timeNano"])
-        self._since = f"{nanoseconds // 10**9}.{nanoseconds % 10**9 + 1:09d}"
+        self._since = ""  # what cannot be read is not asked for again
+        event = json.loads(line)
         names = tuple(concerned(self.bots.items(), event["Actor"]["ID"], event["Actor"]["Attributes"]))
+        self._since = _after(int(event["timeNano"]))
         if names:
             self._tell(names, str(self.address), "")
+
+
+def _after(nanoseconds: int) -> str:
+    """The next moment, as the engine takes times."""
+    seconds, rest = divmod(nanoseconds + 1, 10**9)
+    return f"{seconds}.{rest:09d}"
 
 
 def concerned(bots: Iterable[tuple[str, Any]], container: str, said: Mapping[str, str]) -> Iterator[str]:

@@ -420,11 +420,20 @@ def listen(link: Link, path: str, query: dict[str, str], seconds: float) -> Iter
 def _lines(raw: Any) -> Iterator[bytes]:
     """As they come. Raises ValueError for one that no event is as long as."""
     rest = b""
-    for data in raw.stream(65536, decode_content=False):
+    for data in _pieces(raw):
         *whole, rest = (rest + data).split(b"\n")
         if len(rest) > LINE:
             raise ValueError("a line without end")
         yield from whole
+
+
+def _pieces(raw: Any) -> Iterator[bytes]:
+    """Whatever has come: of an answer without chunks, as some proxies give one, `stream` waits for 64 KiB."""
+    if not hasattr(raw, "read1"):  # urllib3 before 2.2
+        yield from raw.stream(65536, decode_content=False)
+        return
+    while data := raw.read1(65536, decode_content=False):
+        yield data
 
 
 _TROUBLE = (

@@ -20,7 +20,7 @@ from botkeep.config import Fleet, load_fleet
 from botkeep.model import UsageError
 from botkeep.oncalendar import on_calendar
 from botkeep.schedule import Task, load_schedule
-from botkeep.systemd_units import prepare_logs, store, written
+from botkeep.systemd_writer import prepare_logs, store, written
 from botkeep.workspace import Workspace
 from support import namespaces
 
@@ -92,7 +92,7 @@ def test_the_files_are_the_golden_ones(home: Path) -> None:
         'To have systemd run maker, stop it, and write into its runtime "kind": "systemd", "unit": "bot-maker" instead '
         'of "kind": "process". The rest stays.',
         "To take them over: copy them into /etc/systemd/system, then `systemctl daemon-reload`, then `systemctl enable "
-        "--now tf@3m.service bot-maker.service botkeep.timer`.",
+        "--now tf@3m.service bot-maker.service botkeep-watch.service botkeep.timer`.",
     )
 
 
@@ -100,7 +100,7 @@ def test_the_files_are_the_golden_ones(home: Path) -> None:
 def test_systemd_itself_finds_nothing_wrong_with_them(home: Path, user: bool) -> None:
     out = home / "units"
     store(written(three(home), [ROUND], sys.executable, user=user), out)
-    assert len(list(out.iterdir())) == 5
+    assert len(list(out.iterdir())) == 6
     assert verified(out, *(["--user"] if user else [])) == ""
 
 
@@ -117,6 +117,7 @@ def test_a_users_own_units_name_no_user_and_what_keeps_them_up(home: Path) -> No
     assert set(made.files) == {
         "own.service",
         "bot-maker.service",
+        "botkeep-watch.service",
         "botkeep.service",
         "botkeep.timer",
         "botkeep.logrotate",
@@ -132,8 +133,8 @@ def test_without_a_health_check_each_task_has_a_timer_and_with_one_its_round_doe
     bots = fleet(home, doge=service("doge"))
     apart = written(bots, [REPORT, BACKUP], COMMAND).files
     assert {name for name in apart if name.startswith("botkeep")} == {
-        "botkeep-report.service", "botkeep-report.timer", "botkeep-backup.service", "botkeep-backup.timer",
-        "botkeep.logrotate",
+        "botkeep-watch.service", "botkeep-report.service", "botkeep-report.timer", "botkeep-backup.service",
+        "botkeep-backup.timer", "botkeep.logrotate",
     }  # fmt: skip
     assert f"ExecStart={COMMAND} --home {home} report\n" in apart["botkeep-report.service"]
     together = written(bots, [REPORT, ROUND, BACKUP], COMMAND).files
@@ -162,7 +163,8 @@ def test_no_secret_is_written(home: Path) -> None:
         ({"a": service("x", cwd="a\nb")}, "A unit's file cannot hold"),
         ({"a": service("x", cwd="ends\\")}, "A unit's file cannot hold"),
         ({"a": service("x", env={"A B": "x"})}, "a: a unit's file cannot hold the variable 'A B'"),
-        ({"a": {"kind": "docker", "container": "a"}}, "There is nothing to write"),
+        ({"a": service("botkeep-watch")}, "botkeep-watch.service is the name of a unit of botkeep's own"),
+        ({}, "There is nothing to write: config/bots.json has no bot"),
     ],
 )
 def test_what_such_files_cannot_hold_is_refused(home: Path, runtimes: dict[str, Any], told: str) -> None:
@@ -188,7 +190,57 @@ def test_logs_are_made_before_systemd_would_as_root(home: Path) -> None:
 
 def test_no_schedule_is_no_timer(home: Path) -> None:
     made = written(fleet(home, doge=service("doge")), load_schedule(Workspace(home)), COMMAND)
-    assert set(made.files) == {"doge.service", "botkeep.logrotate"}
+    assert set(made.files) == {"doge.service", "botkeep-watch.service", "botkeep.logrotate"}
+
+
+def settings_of(text: str, name: str) -> list[str]:
+    """Every value of a setting in a unit's file."""
+    return [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{name}=")]
+
+
+def test_the_watcher_comes_up_after_what_runs_the_bots_and_so_ends_before_them(home: Path) -> None:
+    bots = fleet(
+        home,
+        doge=service("doge"),
+        plain=process(),
+        other={"kind": "systemd", "unit": "other"},
+        own=service("own", user=True),
+        box={"kind": "docker", "container": "box"},
+        maker={"kind": "supervisord", "server": "unix:///run/s.sock", "program": "maker"},
+    )
+    machines = settings_of(written(bots, [], COMMAND).files["botkeep-watch.service"], "After")
+    assert machines == [
+        "network-online.target",
+        "doge.service bot-plain.service other.service docker.service supervisor.service supervisord.service",
+    ]
+    assert settings_of(written(bots, [], COMMAND, user=True).files["botkeep-watch.service"], "After") == [
+        "bot-plain.service own.service"
+    ]
+
+
+def test_the_watcher_is_never_given_up_and_takes_no_plain_process_with_it(home: Path) -> None:
+    unit = written(three(home), [ROUND], COMMAND).files["botkeep-watch.service"]
+    wanted = {"Restart": "always", "StartLimitIntervalSec": "0", "KillMode": "process", "OOMPolicy": "continue"}
+    assert {name: settings_of(unit, name) for name in wanted} == {name: [value] for name, value in wanted.items()}
+    assert settings_of(unit, "ExecStart") == [f"{COMMAND} --home {home} watch"]
+
+
+def test_a_fleet_in_containers_has_its_watcher_all_the_same(home: Path) -> None:
+    made = written(fleet(home, box={"kind": "docker", "container": "box"}), [], COMMAND)
+    assert set(made.files) == {"botkeep-watch.service"}
+    out = home / "units"
+    store(written(fleet(home, box={"kind": "docker", "container": "box"}), [], sys.executable), out)
+    assert verified(out) == ""
+
+
+def test_a_command_that_wakes_an_assistant_and_is_not_found_by_systemd_is_told(home: Path) -> None:
+    bots = fleet(home, doge=service("doge", "/bin/sleep"))
+    assert not any("wake" in note for note in written(bots, [], COMMAND).notes)
+    (home / "config/bots.json").write_text(
+        json.dumps({**json.loads((home / "config/bots.json").read_text()), "wake": ["an-assistant-of-nobodys", "-p"]})
+    )
+    notes = written(load_fleet(Workspace(home)), [], COMMAND).notes
+    assert any(note.startswith("wake: an-assistant-of-nobodys is not where systemd looks") for note in notes)
 
 
 # ---------------------------------------------------------------------------------------------------- times

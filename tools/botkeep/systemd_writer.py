@@ -1,7 +1,9 @@
 """`botkeep systemd-units`: units from bots.json and config/schedule.json, with what was measured to be safe.
 
 One service for each bot of kind process or systemd, started by `botkeep.exec_env`: no secret is written here, and no
-second copy is started while one lives, under whichever engine. And a timer that wakes botkeep itself.
+second copy is started while one lives, under whichever engine. And botkeep itself, twice: `botkeep watch` as a
+service, which acts in the second in which a bot dies, and the rounds of config/schedule.json by a timer, which look
+after the bots whenever the watcher does not, and say so. Locks and ledger keep the two from acting twice.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from pathlib import Path
 
 from .config import Bot, Fleet
 from .exec_env import LOCKED, WRONG
+from .heartbeat import EVERY, LATE
 from .model import UsageError
 from .oncalendar import on_calendar
 from .schedule import TASKS, Task
-from .wrapped import folder_of, is_of, left_out, save, wrapped
+from .wrapped import WATCHER, folder_of, has_command, is_of, left_out, save, watching, wrapped
 
 KINDS = ("process", "systemd")
 OWN = "botkeep"
@@ -40,10 +43,29 @@ TIMER_WHY = """\
 # Persistent: a time that came while the machine was off is made up for once it is on.
 # AccuracySec, RandomizedDelaySec: at the time that was written, not within a minute of it.
 """
+WATCH_WHY = """\
+# Each setting is there for a reason:
+#   After                it comes up after what runs the bots, and ends before them at shutdown: it brings them back
+#   Type, WatchdogSec    notify: started is what really watches. Silent for so long, it hangs, and is started anew
+#   Restart, StartLimit  always, and never given up. Killed, it reconciles at its next start what it had begun
+#   KillMode             process: bots that it started as plain processes live on when it ends or is started again
+#   OOMPolicy            continue: such a bot that runs out of memory does not take the watcher along
+# While somebody watches this workspace by hand, it tries again and again, and takes over when that one ends.
+"""
 ROUND_WHY = """\
 # KillMode process: bots that botkeep starts as plain processes live on when the round is over.
+# OOMPolicy continue: such a bot that runs out of memory does not end the round.
 # TimeoutStartSec: a round that hangs does not keep the next ones from beginning.
 """
+ENGINES = {
+    "docker": ("docker.service",),
+    "compose": ("docker.service",),
+    "swarm": ("docker.service",),
+    "supervisord": ("supervisor.service", "supervisord.service"),
+}
+"""What the machine's systemd calls the engines of other kinds; one that it does not know is no mistake in After."""
+AGAIN = 2
+"""Seconds after which a watcher that ended is started again."""
 ROTATE = "{name}.logrotate"
 ROTATION = """\
 # For /etc/logrotate.d: systemd turns no file over. copytruncate: the bots keep theirs open.
@@ -98,19 +120,16 @@ def written(fleet: Fleet, tasks: Sequence[Task], command: str, *, user: bool = F
 
     Raises UsageError for what such a file cannot hold.
     """
+    if not fleet.entries:
+        raise UsageError("There is nothing to write: config/bots.json has no bot.")
     owner = _owner(own=user)
     bots, notes = _chosen(fleet, user=user)
     files = {_unit_name(bot): _bot_unit(fleet, bot, owner) for bot in bots}
     if len(files) < len(bots):
         raise UsageError("Several bots have one unit. Each needs a name of its own.")
-    own = dict(_own_units(fleet, tasks, command, owner))
-    if not files and not own:
-        raise UsageError(
-            "There is nothing to write: no bot of config/bots.json is of kind process or systemd with a "
-            '"command", and config/schedule.json lists no task.'
-        )
+    own = {f"{WATCHER}.service": _watch_unit(fleet, command, owner, files), **_rounds(fleet, tasks, command, owner)}
     rotation = {ROTATE.format(name=OWN): _rotation(fleet, owner)} if files else {}
-    told = (*notes, *_moved(bots, user=user), *_installing(files, own, owner))
+    told = (*notes, *_about_wake(fleet), *_moved(bots, user=user), *_installing(files, own, owner))
     return Written({**files, **own, **rotation}, told, tuple(bot.name for bot in bots))
 
 
@@ -128,7 +147,7 @@ def _chosen(fleet: Fleet, *, user: bool) -> tuple[list[Bot], list[str]]:
     notes = left_out(fleet, KINDS)
     chosen = []
     for bot in fleet.bots:
-        if not is_of(bot, KINDS) or not bot.runtime.command:
+        if not is_of(bot, KINDS) or not has_command(bot):
             continue
         if getattr(bot.runtime, "user", user) == user:
             chosen.append(bot)
@@ -139,11 +158,20 @@ def _chosen(fleet: Fleet, *, user: bool) -> tuple[list[Bot], list[str]]:
 
 
 def _about_its_program(bot: Bot) -> Iterator[str]:
+    program = bot.runtime.command[0]
+    if "PATH" not in bot.runtime.env and _is_not_found(program):
+        yield f"{bot.name}: {program} is not where systemd looks for programs ({_SEARCHED}). Write its whole path."
+
+
+def _about_wake(fleet: Fleet) -> Iterator[str]:
+    if fleet.wake and _is_not_found(fleet.wake[0]):
+        yield f"wake: {fleet.wake[0]} is not where systemd looks for programs ({_SEARCHED}). Write its whole path."
+
+
+def _is_not_found(program: str) -> bool:
     import shutil
 
-    program = bot.runtime.command[0]
-    if "/" not in program and "PATH" not in bot.runtime.env and shutil.which(program, path=_SEARCHED) is None:
-        yield f"{bot.name}: {program} is not where systemd looks for programs ({_SEARCHED}). Write its whole path."
+    return "/" not in program and shutil.which(program, path=_SEARCHED) is None
 
 
 def _moved(bots: Sequence[Bot], *, user: bool) -> Iterator[str]:
@@ -159,13 +187,16 @@ def _moved(bots: Sequence[Bot], *, user: bool) -> Iterator[str]:
 
 def _installing(files: Iterable[str], own: Iterable[str], owner: Owner) -> Iterator[str]:
     option, folder = (" --user", "~/.config/systemd/user") if owner.own else ("", "/etc/systemd/system")
-    enabled = [*files, *(name for name in own if name.endswith(".timer"))]
+    enabled = [*files, *(name for name in own if name.endswith(".timer") or name.startswith(WATCHER))]
     yield (
         f"To take them over: copy them into {folder}, then `systemctl{option} daemon-reload`, then `systemctl{option} "
         f"enable --now {' '.join(enabled)}`."
     )
     if owner.own:
-        yield f"`loginctl enable-linger {owner.user}` keeps them up when nobody is logged in."
+        yield (
+            f"`loginctl enable-linger {owner.user}` keeps them up when nobody is logged in. Without it the last logout "
+            "also kills the plain processes that the watcher started."
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- bots
@@ -225,14 +256,55 @@ def _rotation(fleet: Fleet, owner: Owner) -> str:
 # ---------------------------------------------------------------------------------------------------- botkeep itself
 
 
-def _own_units(fleet: Fleet, tasks: Sequence[Task], command: str, owner: Owner) -> Iterator[tuple[str, str]]:
+def _watch_unit(fleet: Fleet, command: str, owner: Owner, bots: Iterable[str]) -> str:
+    """`bots`: the units that are written with it."""
+    home = str(fleet.workspace.home)
+    unit = [
+        ("Description", "botkeep watch: it looks after the bots all day long"),
+        *_network(owner),
+        ("After", " ".join(dict.fromkeys([*bots, *_run_by(fleet, owner)]))),
+        ("StartLimitIntervalSec", 0),
+    ]
+    service = [
+        ("Type", "notify"),
+        *_user(owner),
+        ("WorkingDirectory", _path(home)),
+        ("ExecStart", _command(OWN, watching(fleet, command))),
+        ("Restart", "always"),
+        ("RestartSec", AGAIN),
+        ("WatchdogSec", int((EVERY * LATE).total_seconds())),
+        ("WatchdogSignal", "SIGKILL"),
+        ("KillMode", "process"),
+        ("OOMPolicy", "continue"),
+        ("TimeoutStopSec", 15),
+        ("UMask", "0077"),
+    ]
+    head = f"{HEAD.format(source='config/bots.json')}\n{WATCH_WHY}"
+    written_ones = [pair for pair in unit if pair != ("After", "")]
+    return _file(head, Unit=written_ones, Service=service, Install=[("WantedBy", owner.wanted_by)])
+
+
+def _run_by(fleet: Fleet, owner: Owner) -> Iterator[str]:
+    """The units of bots that are not written here, and those of the engines of other kinds."""
+    for bot in fleet.bots:
+        if bot.runtime is None:
+            continue
+        if bot.runtime.kind == "systemd" and bot.runtime.user == owner.own:
+            yield str(bot.runtime.service)
+        elif not owner.own:
+            yield from ENGINES.get(bot.runtime.kind, ())
+
+
+def _rounds(fleet: Fleet, tasks: Sequence[Task], command: str, owner: Owner) -> dict[str, str]:
     """A timer and what it starts. With a health check one is enough: its round does what else is due."""
     rounds = [task for task in tasks if task.name == "bot_health_check"]
+    units = {}
     for name in dict.fromkeys(task.name for task in rounds or tasks):
         called = OWN if rounds else f"{OWN}-{TASKS[name]}"
         lines = [line for task in tasks if task.name == name for line in on_calendar(task.schedule, fleet.timezone)]
-        yield f"{called}.service", _round_unit(fleet, TASKS[name], command, owner)
-        yield f"{called}.timer", _timer(called, TASKS[name], lines)
+        units[f"{called}.service"] = _round_unit(fleet, TASKS[name], command, owner)
+        units[f"{called}.timer"] = _timer(called, TASKS[name], lines)
+    return units
 
 
 def _round_unit(fleet: Fleet, what: str, command: str, owner: Owner) -> str:
@@ -243,6 +315,7 @@ def _round_unit(fleet: Fleet, what: str, command: str, owner: Owner) -> str:
         ("WorkingDirectory", _path(home)),
         ("ExecStart", _command(OWN, [command, "--home", home, what])),
         ("KillMode", "process"),
+        ("OOMPolicy", "continue"),
         ("TimeoutStartSec", "10min"),
         ("UMask", "0077"),
     ]
