@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-collect_ignore = ["bots"]
-"""The real bots are `make bots`, which names their folder: a folder that is named is collected."""
+collect_ignore = ["bots", "hosts"]
+"""The real bots are `make bots`, the real hosts `make hosts`: a folder that is named is collected."""
 
 
 @pytest.hookimpl(wrapper=True)

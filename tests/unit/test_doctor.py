@@ -337,3 +337,25 @@ def test_it_changes_nothing(tmp_path: Path) -> None:
 
 def _entries(found: Fleet) -> list[str]:
     return [one.id for one in found.desk().ledger.entries()]
+
+
+@pytest.mark.parametrize(
+    ("wake", "level", "words"),
+    [
+        (["/no/such/assistant", "-p"], "problem", "/no/such/assistant is not found"),
+        (["sh", "-c", "true"], "note", "as PATH has it here"),
+        ([sys.executable], None, ""),
+        ([], None, ""),
+    ],
+)
+def test_a_command_that_cannot_wake_anybody_is_found_before_it_is_needed(
+    home: Path, wake: list[str], level: str | None, words: str
+) -> None:
+    (home / "config/bots.json").write_text(json.dumps({"wake": wake, "bots": []}))
+    desk = Desk.open(Workspace(home), Actor.PERSON)
+    try:
+        found = [one for one in desk.doctor() if "assistant" in one.what.lower()]
+    finally:
+        desk.close()
+    assert [one.level for one in found] == ([level] if level else [])
+    assert all(words in one.what for one in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -384,6 +385,7 @@ def _workspace(bench: Bench, now: datetime) -> Iterator[DoctorLine]:
     yield from _nobody(bench)
     yield from _records(bench, now)
     yield from _told(bench)
+    yield from _woken(bench)
     yield from _texts(bench)
     yield from _clock(bench.ledger, now)
     yield from _disk(bench)
@@ -424,6 +426,21 @@ def _told(bench: Bench) -> Iterator[DoctorLine]:
         yield _line(None, "problem", sentence, "botkeep alerts shows what waits; botkeep alerts test proves the rest.")
     if not found:
         yield _line(None, "ok", f"{len(known.all)} channels are told of alerts; botkeep alerts test proves them.")
+
+
+def _woken(bench: Bench) -> Iterator[DoctorLine]:
+    """Whether the command that wakes an assistant is there; cron's PATH is shorter than a person's."""
+    wake, home = bench.fleet.wake, bench.fleet.workspace.home
+    if not wake:
+        return
+    name = wake[0]
+    found = shutil.which(str(home / name) if os.sep in name else name)
+    if found is None:
+        text = f"No assistant can be woken: {clean(name, 80)} is not found, or cannot be run."
+        yield _line(None, "problem", text, "Write its full path at the top of config/bots.json, in wake.")
+    elif os.sep not in name:
+        text = f"An assistant is woken by {clean(found, 120)}, as PATH has it here."
+        yield _line(None, "note", text, "Cron and systemd have a shorter PATH: write that full path in wake.")
 
 
 def _texts(bench: Bench) -> Iterator[DoctorLine]:
