@@ -93,7 +93,6 @@ def test_a_file_that_cannot_be_written_is_refused_with_what_to_write(one: Fleet)
 
 
 def test_the_workspaces_own_template_is_used_and_a_broken_one_is_named(one: Fleet) -> None:
-    (one.home / "templates").mkdir()
     own = one.home / "templates/health_report.txt.j2"
     own.write_text("Good morning: {{ answer }}\n")
     assert ask(one.home).stdout.startswith("Good morning: ")

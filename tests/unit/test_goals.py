@@ -224,6 +224,12 @@ def test_damage_at_the_very_first_look_has_no_age() -> None:
     assert (found.met, found.figure) == (None, "found once; of doge's there was no look before")
 
 
+def test_an_hour_has_to_pass_before_anything_is_said_of_it() -> None:
+    began = NOW - 20 * MINUTE
+    found = judged(week([up(began, NOW)], began=began))["damage"]
+    assert (found.met, found.figure) == (None, "none was seen; first look 20 min ago")
+
+
 def test_damage_is_nothing_to_a_fleet_without_data_files() -> None:
     found = judged(week([up(at(-1), NOW)], has_data=False))["damage"]
     assert (found.met, found.figure) == (None, "no bot with a data file was looked at")
@@ -233,6 +239,17 @@ def test_a_young_workspace_says_how_young_it_is() -> None:
     found = judged(week([up(at(5), NOW)], began=at(5)))
     assert [one.met for one in found.values()] == [True, True, True]
     assert all(one.figure.endswith("; first look 2.0 d ago") for one in found.values())
+
+
+def test_a_week_that_lacks_a_minute_is_a_week() -> None:
+    began = BEGAN + MINUTE
+    assert judged(week([up(began, NOW)], began=began))["uptime"].figure == "100% (doge)"
+
+
+def test_what_was_asked_of_a_person_is_behind_a_late_recovery_too() -> None:
+    asked = entry(3, NOW - 5 * MINUTE, Kind.ASK)
+    found = judged(week([up(BEGAN, NOW - 6 * MINUTE), down(NOW - 6 * MINUTE, NOW)], entries=[asked]))["recovery"]
+    assert (found.met, found.entries) == (False, ("e3",))
 
 
 def test_lengths_that_decide_something_have_seconds() -> None:

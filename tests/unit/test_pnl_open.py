@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from botkeep.formats import TradeTable
+from botkeep.formats import FORMATS, TradeTable
+from botkeep.formats.base import FormatOptions
 from botkeep.model import ClosedTrade, Fill, OpenTrade, UsageError
 from botkeep.pnl import Mark, OpenPosition, figures, last_prices, rounded
 from botkeep.positions import closing_value, open_result, opening_value
@@ -134,6 +136,18 @@ def test_nothing_open_is_worth_nothing_and_the_total_is_what_was_realised() -> N
     closed = TradeTable("closed", closed=(ClosedTrade(START, "SOL/USDT", Decimal(5), "USDT"),))
     found = figures("bot", closed)
     assert (found.unrealised, found.main.total) == (0, 5)
+
+
+def test_a_list_of_closed_trades_does_not_say_that_nothing_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "closed.csv"
+    path.write_text("close_time,symbol,pnl\n2026-11-21 08:00:00,DOGE/USDT,1.5\n")
+    found = figures("bot", FORMATS["csv"].trades(path, options=FormatOptions()))
+    assert (found.realised, found.unrealised, found.main.total) == (Decimal("1.5"), None, None)
+    fills = tmp_path / "fills.csv"
+    fills.write_text("time,symbol,side,price,amount\n2026-11-21 08:00:00,DOGE/USDT,buy,1,1\n"
+                     "2026-11-21 09:00:00,DOGE/USDT,sell,2,1\n")  # fmt: skip
+    found = figures("bot", FORMATS["csv"].trades(fills, options=FormatOptions()))
+    assert (found.realised, found.unrealised) == (1, 0)
 
 
 def test_trades_opened_after_the_window_are_not_in_it() -> None:

@@ -15,17 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from botkeep.config import Fleet, load_fleet
+from botkeep.goals import percent
 from botkeep.history import history
 from botkeep.keeping import Safety
 from botkeep.ledger import Entry, Kind, Ledger
 from botkeep.model import Cause, CauseClass, Evidence, Exit, Fault, Span, Status, Verdict
 from botkeep.playbooks import packaged_playbooks
-from botkeep.pnl import CurrencyFigures, OpenPosition, PnlFigures
+from botkeep.pnl import CurrencyFigures, Mark, OpenPosition, PnlFigures
+from botkeep.proving import Proof
 from botkeep.report import BotReport, Deed, Facts, HealthReport, Made, build
-from botkeep.report_words import told
+from botkeep.report_document import full_document
+from botkeep.report_words import told, view
 from botkeep.schedule import Missed
 from botkeep.templating import plain
-from botkeep.uptime import Uptime, uptime
+from botkeep.uptime import NOTHING, Is, Uptime, uptime
 from botkeep.workspace import Workspace
 
 SINCE = datetime(2026, 11, 20, 8, tzinfo=UTC)
@@ -261,7 +264,7 @@ P&L:
 - btc-optimized: not known: its header is gone
 
 Actions Taken:
-- 03:15: doge-long was restarted (pid 7) and is up for 10 s; it was killed by signal 9. (e2)
+- 03:15: doge-long was restarted (pid 7) and is up for 10 s; before: it was killed by signal 9. (e2)
 - 05:42: btc-optimized is restored: 120 rows before, 121 after. (e4)
 
 Goals:
@@ -271,7 +274,7 @@ Goals:
 - damage to data seen within an hour: not known, none was seen, but nobody looked at doge-long for 4.8 h
 
 Backups:
-- doge-long: 55 min old; no restore has proven it
+- doge-long: 55 min old (e6); no restore has proven it
 - btc-optimized: none yet
 
 Current Status: ✅ All bots operational
@@ -290,7 +293,7 @@ def test_the_report_has_the_first_users_shape(fleet: Fleet, ledger: Ledger) -> N
     look(ledger, "hummingbot-mm", NOW - 4 * HOUR)
     look(ledger, "hummingbot-mm", NOW)
     found = {"fault": "bot-not-running", "exit": {"key": "a", "at": crash.isoformat(), "asked": False}}
-    sentence = "doge-long was restarted (pid 7) and is up for 10 s; it was killed by signal 9."
+    sentence = "doge-long was restarted (pid 7) and is up for 10 s; before: it was killed by signal 9."
     act(ledger, "restart", back, sentence, found=found, instance="b")
     look(ledger, "doge-long", NOW, key="b")
     restored = "btc-optimized is restored: 120 rows before, 121 after."
@@ -338,6 +341,20 @@ def test_a_proven_stop_is_a_look(fleet: Fleet, ledger: Ledger) -> None:
     assert "✅ All bots operational\nStopped on purpose: doge-long\n" in text
 
 
+def test_a_bot_that_was_stopped_did_not_fall(fleet: Fleet, ledger: Ledger) -> None:
+    """Its end is found by the next start, as an exit that nobody noted to have been asked for."""
+    look(ledger, "doge-long", SINCE)
+    look(ledger, "doge-long", NOW - 12 * HOUR - MINUTE)
+    act(ledger, "stop", NOW - 12 * HOUR, "doge-long is stopped")
+    ended = (NOW - 12 * HOUR + timedelta(seconds=4)).isoformat()
+    found = {"after_fault": False, "exit": {"key": "a", "at": ended, "asked": False}}
+    act(ledger, "start", NOW - 9 * HOUR, "doge-long was started", found=found, instance="b")
+    look(ledger, "doge-long", NOW, key="b")
+    (doge,) = made(fleet, ledger, verdict("doge-long")).bots
+    assert [one.what for one in doge.strip] == [Is.UP, Is.STOPPED, Is.UNKNOWN, Is.UP]
+    assert (doge.uptime.down, doge.uptime.stopped, doge.falls) == (NOTHING, timedelta(seconds=6), ())
+
+
 def test_what_is_held_back_says_until_when_or_for_whom(fleet: Fleet, ledger: Ledger) -> None:
     fault = Evidence(Fault.BOT_NOT_RUNNING, "no-instance", True, "doge-long is not running.")
     fell = verdict(
@@ -351,6 +368,28 @@ def test_what_is_held_back_says_until_when_or_for_whom(fleet: Fleet, ledger: Led
     assert "- btc-optimized: waits until a runtime is configured" in text
     assert "Current Status: ❌ 2 of 2 bots need attention\n" in text
     assert "- doge-long: bot-not-running since 07:59: doge-long runs.\n" in text
+
+
+def test_what_code_has_given_up_is_for_a_person(fleet: Fleet, ledger: Ledger) -> None:
+    """The playbook would allow it, and it was tried: that is not left to the playbook."""
+    look(ledger, "doge-long", NOW - 2 * HOUR)
+    ledger.see("doge-long", status=Status.FAULTY, fault=Fault.DATA_CORRUPT, up=True, instance="a",
+               at=NOW - HOUR, max_gap=HOUR)  # fmt: skip
+    stuck = verdict("doge-long", status=Status.FAULTY, fault=Fault.DATA_CORRUPT, confirmed=True)
+    assert made(fleet, ledger, stuck).held == ()
+    told_of = {"fault": "data-corrupt", "given_up": True}
+    entry = ledger.append(
+        Kind.ALERT, at=NOW - 50 * MINUTE, bot="doge-long", action="alert", actor="round",
+        sentence="doge-long: There is nothing to restore.", data=told_of,
+    )  # fmt: skip
+    built = made(fleet, ledger, stuck)
+    assert [(one.until, entry.id in one.reason) for one in built.held] == [("a person has looked at it", True)]
+    assert "0 of 1 fine, doge-long needs you (data-corrupt)" in render(built, UTC).splitlines()[0]
+    over = {"fault": "data-corrupt", "resolved": True}
+    ledger.append(
+        Kind.ALERT, at=NOW - 40 * MINUTE, bot="doge-long", action="alert", actor="round", sentence="over", data=over
+    )
+    assert made(fleet, ledger, stuck).held == ()
 
 
 def test_an_open_question_names_what_to_approve(fleet: Fleet, ledger: Ledger) -> None:
@@ -393,15 +432,18 @@ def test_many_actions_are_cut_and_said_so() -> None:
     [
         ("12.4", "USDT", "2.0666", "+12.40 USDT (+2.1%)"),
         ("-3.2", "USDT", "-0.44", "-3.20 USDT (-0.4%)"),
-        ("0", "USDT", "0", "0.00 USDT (0.0%)"),
+        ("0", "USDT", "0", "no closed trades"),
         ("-0.004", "USDT", "-0.0669", "-0.004 USDT (-0.1%)"),
         ("0.004", "USDT", "0.00669", "+0.004 USDT (+0.01%)"),
-        ("0.000000001", "USDT", None, "0.00 USDT"),
+        ("0.000000001", "USDT", None, "+&lt;0.00000001 USDT"),
         ("0.00012345", "BTC", None, "+0.00012345 BTC"),
         ("1.5", "BTC", None, "+1.50 BTC"),
-        ("1234567.891", "USD", None, "+1234567.89 USD"),
+        ("1234567.891", "USD", None, "+1,234,567.89 USD"),
         ("2.5", "?", None, "+2.50 (currency not named)"),
         ("1E+3", "EUR", None, "+1000.00 EUR"),
+        ("-1e12", "USDT", None, "-1,000,000,000,000.00 USDT"),
+        ("1e-8", "BTC", None, "+0.00000001 BTC"),
+        ("1e-8", "USDT", "0.000000001", "+0.00000001 USDT (+&lt;0.00000001%)"),
     ],
 )
 def test_money_is_rounded_only_where_it_is_shown(amount: str, currency: str, percent: str | None, shown: str) -> None:
@@ -419,6 +461,103 @@ def test_several_currencies_stand_side_by_side_and_odd_rows_are_said() -> None:
     text = render(report(BotReport("doge", Status.HEALTHY, "", Uptime(), pnl=both)), UTC)
     assert "- doge: +1.20 USDT, -0.10 BTC; less fees of 0.01 BNB; 3 rows could not be read\n" in text
     assert "Open Positions:\n- doge: short 1500 DOGE/USDT at 0.081 USDT\n" in text
+
+
+def test_a_price_of_hours_ago_says_when_it_was() -> None:
+    old = Mark(Decimal("0.0000000123"), "its own last closed trade", NOW - 20 * HOUR)
+    fresh = Mark(Decimal(110), "its own API", NOW - timedelta(seconds=20))
+    held = (
+        OpenPosition("PEPE/USDT", Decimal("1e12"), Decimal("0.0000000119"), "USDT", mark=old, unrealised=Decimal(400)),
+        OpenPosition("SOL/USDT", Decimal(1), Decimal(100), "USDT", mark=fresh, unrealised=Decimal(10)),
+    )
+    found = PnlFigures(
+        "doge", SINCE, NOW, "closed", (CurrencyFigures("USDT", Decimal(0), unrealised=Decimal(410)),), positions=held
+    )
+    text = render(report(BotReport("doge", Status.HEALTHY, "", Uptime(), pnl=found)), UTC)
+    assert (
+        "- doge: +410.00 USDT unrealised; long 1000000000000 PEPE/USDT at 0.0000000119 USDT, +400.00 USDT at "
+        "0.0000000123 of 11-20 12:00 (its own last closed trade); long 1 SOL/USDT at 100 USDT, +10.00 USDT at 110 "
+        "(its own API)\n"
+    ) in text
+    assert "P&L:\n- doge: no closed trades\n" in text
+
+
+def test_what_is_open_in_a_currency_without_a_price_is_not_known() -> None:
+    held = (
+        OpenPosition("SOL/USDT", Decimal(1), Decimal(100), "USDT", mark=Mark(Decimal(110), "given"),
+                     unrealised=Decimal(10)),
+        OpenPosition("DOGE/BTC", Decimal(1), Decimal(1), "BTC"),
+    )  # fmt: skip
+    both = (CurrencyFigures("USDT", Decimal(1), unrealised=Decimal(10)), CurrencyFigures("BTC", Decimal(0)))
+    found = PnlFigures("doge", SINCE, NOW, "fifo", both, positions=held)
+    shown = view(report(BotReport("doge", Status.HEALTHY, "", Uptime(), pnl=found)), UTC)["bots"][0]
+    assert shown["unrealised"] == "+10.00 USDT, in BTC not known"
+
+
+def test_every_fall_and_every_backup_names_the_entries_behind_it(fleet: Fleet, ledger: Ledger) -> None:
+    """Also in the documents: a figure that nobody can look up is a claim."""
+    look(ledger, "doge-long", SINCE)
+    look(ledger, "doge-long", NOW - 3 * HOUR)
+    look(ledger, "doge-long", NOW - 3 * HOUR + MINUTE, up=False, key=None)
+    alert = ledger.append(
+        Kind.ALERT, at=NOW - 3 * HOUR + MINUTE, bot="doge-long", action="alert", actor="round", sentence="it is down"
+    )
+    seen = {"fault": "bot-not-running"}
+    back = act(ledger, "restart", NOW - 3 * HOUR + 2 * MINUTE, "it was restarted", found=seen, instance="b")
+    look(ledger, "doge-long", NOW, key="b")
+    kept = act(ledger, "backup", NOW - 55 * MINUTE, "doge-long: 120 rows are stored.", bot=None)
+    at_all = NOW - 55 * MINUTE + timedelta(seconds=2)
+    proof = Proof("doge-long", at_all, True, "it was restored")
+    built = made(fleet, ledger, verdict("doge-long"), safety={"doge-long": Safety(at_all, proof)})
+    (doge,) = built.bots
+    assert [(one.seen.down, one.entries) for one in doge.falls] == [(MINUTE, (alert.id, back.id))]
+    assert (doge.backup_entry, doge.proven_entry) == (kept.id, kept.id)
+    document = full_document(built, "", UTC).bots[0]
+    assert [(one.down_s, one.over, one.entries) for one in document.falls] == [(60, True, [alert.id, back.id])]
+    assert (document.backup_entry, document.proven_entry) == (kept.id, kept.id)
+    text = render(built, UTC)
+    assert f"- doge-long: 54 min old ({kept.id}); proven by a restore 54 min ago ({kept.id})\n" in text
+    page = told(built, UTC, "html").text
+    assert f'<li>05:00 to 05:02, 60 s to 2 min 10 s <code class="id">{alert.id}, {back.id}</code></li>' in page
+    assert f"- Down 05:00 to 05:02, 60 s to 2 min 10 s ({alert.id}, {back.id})\n" in told(built, UTC, "markdown").text
+
+
+def test_the_goal_and_the_bots_own_line_count_from_the_same_moment(fleet: Fleet, ledger: Ledger) -> None:
+    """Its start is the first that was seen of it, minutes before the first look."""
+    act(ledger, "start", NOW - 20 * MINUTE, "doge-long was started", found={"after_fault": False}, instance="a")
+    look(ledger, "doge-long", NOW - 10 * MINUTE)
+    look(ledger, "doge-long", NOW - 5 * MINUTE, up=False, key=None)
+    look(ledger, "doge-long", NOW, up=False, key=None)
+    built = made(fleet, ledger, verdict("doge-long"))
+    share = percent(built.bots[0].uptime.percent or Decimal(0))
+    assert built.goals[0].figure.startswith(f"{share}% (doge-long)"), built.goals[0]
+
+
+def test_a_hung_bot_is_not_said_to_be_down_while_its_uptime_counts(fleet: Fleet, ledger: Ledger) -> None:
+    look(ledger, "doge-long", SINCE)
+    look(ledger, "doge-long", NOW - 10 * MINUTE)
+    look(ledger, "doge-long", NOW, up=False)
+    hung = verdict("doge-long", status=Status.FAULTY, fault=Fault.BOT_HUNG, down_since=NOW - 3 * HOUR)
+    (doge,) = made(fleet, ledger, hung).bots
+    assert doge.down_since == NOW - 10 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("now", "when", "said"),
+    [
+        ("2026-10-25T08:00Z", "2026-10-25T00:30Z", "01:30 WEST"),
+        ("2026-10-25T08:00Z", "2026-10-25T01:30Z", "01:30"),
+        ("2026-03-29T07:00Z", "2026-03-29T00:30Z", "00:30 WET"),
+        ("2026-11-21T08:00Z", "2026-11-21T01:30Z", "01:30"),
+        ("2026-11-21T08:00Z", "2026-11-20T01:30Z", "11-20 01:30"),
+    ],
+)
+def test_in_the_night_in_which_clocks_are_set_a_time_says_by_which_clock(now: str, when: str, said: str) -> None:
+    at_now = datetime.fromisoformat(now)
+    made = Made(datetime.fromisoformat(when))
+    bot = BotReport("doge", Status.HEALTHY, "", Uptime(), restarts=(made,))
+    found = HealthReport(at_now, at_now - timedelta(hours=30), (bot,))
+    assert f"(1 restart at {said})" in render(found, ZoneInfo("Europe/Lisbon"))
 
 
 def test_missed_tasks_and_problems_are_there_to_mend() -> None:

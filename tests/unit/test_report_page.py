@@ -107,7 +107,7 @@ def test_a_page_is_valid_and_asks_nobody_for_anything() -> None:
 def test_a_page_is_made_for_phones_and_for_the_dark() -> None:
     page = page_of(sample())
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
-    assert "@media (prefers-color-scheme: dark)" in page
+    assert "@media screen and (prefers-color-scheme: dark)" in page, "on paper, dark is not readable"
     assert '<meta name="color-scheme" content="light dark">' in page
     assert "overflow-wrap: anywhere" in page
     assert not re.search(r"[^-]width: (4\d\d|[5-9]\d\d|\d{4})px", page), "nothing is wider than a phone by itself"
@@ -121,7 +121,7 @@ def test_a_page_says_what_the_text_says() -> None:
         "not before 08:15: that was done twice, and has to back off",
         "03:15 out-of-memory",
         "27 trades (usually 3.1 a day)",
-        "long 0.012 BTC/USDT at 61000.5 USDT, now 61250 (its own API): +2.99 USDT",
+        "long 0.012 BTC/USDT at 61000.5 USDT, +2.99 USDT at 61250 (its own API)",
         "proven by a restore 3.0 d ago",
         "uptime over 99.5 % a week: 99.4% (doge-long, the lowest)",
         "no alerts before 09:00: moving it to the new server",

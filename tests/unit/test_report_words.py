@@ -59,9 +59,11 @@ ANSWERS: dict[str, tuple[HealthReport, str]] = {
     ),
     "one comes back by itself": (
         report(faulty("a"), bot("b"), held=(LATER,)),
-        "1 of 2 fine, a is being brought back (bot-not-running, not before 08:05)",
+        "1 of 2 fine, a is left to its playbook (bot-not-running, not before 08:05)",
     ),
-    "one is only just down": (report(faulty("a"), bot("b")), "1 of 2 fine, a is being brought back (bot-not-running)"),
+    "one is only just down": (
+        report(faulty("a"), bot("b")), "1 of 2 fine, a is left to its playbook (bot-not-running)",
+    ),
     "nobody knows what one is": (
         report(bot("a", status=Status.UNKNOWN, sentence="config/bots.json $.bots[0]: no"), bot("b")),
         "1 of 2 fine, a needs you: config/bots.json $.bots[0]: no",
@@ -72,7 +74,7 @@ ANSWERS: dict[str, tuple[HealthReport, str]] = {
     ),
     "both kinds": (
         report(faulty("a"), faulty("b"), faulty("c"), bot("d"), held=(PERSON,)),
-        "1 of 4 fine, a needs you (bot-not-running): it is not running, 2 are being brought back: b, c",
+        "1 of 4 fine, a needs you (bot-not-running): it is not running, 2 are left to their playbooks: b, c",
     ),
     "one is stopped": (
         report(bot("a"), bot("b", status=Status.STOPPED)), "1 of 2 fine, b is stopped on purpose",
@@ -128,7 +130,7 @@ def test_a_thousand_bots_that_are_all_down_fit_one_message_too() -> None:
     many = [faulty(f"bot-{n}") for n in range(1000)]
     found = text(report(*many, held=tuple(Held(one.bot, "it backs off " + "x" * 300, NOW + HOUR) for one in many)))
     assert units(found) <= LIMIT
-    assert "1000 are being brought back: bot-0, bot-1, bot-2 and 997 more" in found.splitlines()[0]
+    assert "1000 are left to their playbooks: bot-0, bot-1, bot-2 and 997 more" in found.splitlines()[0]
     assert "Current Status: ❌ 1000 of 1000 bots need attention" in found
 
 
@@ -240,7 +242,9 @@ def test_without_a_wake_the_line_is_left_out() -> None:
     assert "Assistant: woken 3 times, at least 1,200 tokens, at least $0.03 (e1, e2, e3)\n" in text(
         report(bot("a"), wakes=some)
     )
-    assert "Assistant: woken once (e7)\n" in text(report(bot("a"), wakes=Wakes(1, entries=("e7",))))
+    assert "Assistant: woken once, tokens and cost not reported (e7)\n" in text(
+        report(bot("a"), wakes=Wakes(1, entries=("e7",)))
+    )
 
 
 @pytest.fixture

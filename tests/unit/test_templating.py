@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from botkeep.pack import init
 from botkeep.report_words import TEMPLATES, told
-from botkeep.templating import OWN, Rendered, plain, render, units
+from botkeep.templating import OWN, PACKAGED, Rendered, plain, render, units
 from botkeep.untrusted import register_secrets
 from support.report_sample import NOW, sample
 
@@ -36,6 +37,16 @@ def test_a_persons_own_template_is_used(tmp_path: Path) -> None:
     assert found.text.splitlines()[1:] == [
         "doge-long 99.8%", "doge-short 100%", "btc-optimized 91.6%", "hummingbot-mm 100%",
     ]  # fmt: skip
+
+
+def test_a_copy_that_nobody_edited_is_as_quick_as_the_packaged_one(tmp_path: Path, monkeypatch: Any) -> None:
+    init(tmp_path, NOW)
+    assert {path.name for path in (tmp_path / OWN).iterdir()} == {path.name for path in PACKAGED.glob("*.j2")}
+    expected = told(sample(), NOW.tzinfo or pytest.fail("no zone"), "text").text
+    monkeypatch.setattr("botkeep.templating.sys.executable", "/no/such/python")
+    assert rendered(tmp_path) == Rendered(expected)
+    write(tmp_path, "{{ answer }}")
+    assert "no process could be started for it" in rendered(tmp_path).problem, "an edited one needs one"
 
 
 def test_one_block_can_be_replaced_and_the_rest_is_as_packaged(tmp_path: Path) -> None:
@@ -72,6 +83,8 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "itself again and again": ('{% include "health_report.txt.j2" %}', "Recursion: "),
     "what it cannot change": ("{{ bots.append(1) }}", ":1: Security: "),
     "another file": ('{% include "../../config/bots.json" %}', ":1: TemplateNotFound"),
+    "nothing": (b"", ": it gives no text at all"),
+    "nothing that is seen": ("{% if not bots %}x{% endif %}\n\n", ": it gives no text at all"),
     "not UTF-8": (b"one\ntwo\n\xff\xfe", ":3: it is not UTF-8"),
     "as large as a log": ("x" * 300_000, ": "),
 }  # fmt: skip

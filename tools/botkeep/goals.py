@@ -23,6 +23,8 @@ DAMAGE_SEEN = timedelta(hours=1)
 MENDING = frozenset({Action.START, Action.RESTART, Action.RESTORE})
 AFTER = timedelta(minutes=2)
 """How long after its end an entry about an interruption may be written."""
+SHORT = timedelta(hours=1)
+"""A week with less than this missing is one."""
 MAX_ENTRIES = 6
 MAX_BOTS = 3
 
@@ -68,7 +70,7 @@ def goals(week: Sequence[Past], now: datetime) -> tuple[Goal, ...]:
 def _span_of(week: Iterable[Past], now: datetime) -> str:
     """Where the first look is less than a week ago: so much is all there is."""
     began = min((one.began for one in week), default=now)
-    return "" if now - began >= WEEK else f"; first look {days(now - began)} ago"
+    return "" if now - began > WEEK - SHORT else f"; first look {days(now - began)} ago"
 
 
 def days(span: timedelta) -> str:
@@ -121,9 +123,9 @@ def _uptime(week: Sequence[Past], now: datetime) -> Goal:
     unknown = [bot for bot in sorted(judged) if judged[bot] is None]
     if unknown:
         figure += f", and {days(max(ran[bot].unknown for bot in unknown))} of {_named(unknown)} nobody saw"
-    behind = [entry for one in week if one.bot in low for entry in _of_all(one, _fell(one, now))]
+    broke = [entry for one in week if one.bot in low for entry in _of_all(one, _fell(one, now))]
     met = _all(judged.values())
-    return Goal(name, met, figure + _span_of(week, now), tuple(dict.fromkeys(behind))[:MAX_ENTRIES], tuple(low))
+    return Goal(name, met, figure + _span_of(week, now), tuple(dict.fromkeys(broke))[:MAX_ENTRIES], tuple(low))
 
 
 def _fell(one: Past, now: datetime) -> list[Interruption]:
@@ -132,13 +134,13 @@ def _fell(one: Past, now: datetime) -> list[Interruption]:
 
 def _of_all(one: Past, fell: Iterable[Interruption]) -> Iterator[str]:
     for each in sorted(fell, key=lambda each: each.at_most, reverse=True):
-        yield from _behind(one.entries, each)
+        yield from behind(one.entries, each)
 
 
-def _behind(entries: Iterable[Entry], fell: Interruption) -> Iterator[str]:
-    """What was told and done about it."""
+def behind(entries: Iterable[Entry], fell: Interruption) -> Iterator[str]:
+    """What was told, asked and done about it, by the ids of the entries."""
     for entry in entries:
-        told = entry.kind is Kind.ALERT
+        told = entry.kind in (Kind.ALERT, Kind.ASK)
         done = entry.kind is Kind.OUTCOME and entry.action in MENDING
         if (told or done) and fell.start <= entry.at <= fell.end + AFTER:
             yield entry.id
@@ -160,11 +162,11 @@ def _recovery(week: Sequence[Past], now: datetime) -> Goal:
     late = [(one, each) for (one, each), good in zip(counted, judged, strict=True) if good is False]
     unsure = [(one, each) for (one, each), good in zip(counted, judged, strict=True) if good is None]
     slowest = max(late or unsure or counted, key=lambda case: case[1].at_most)
-    figure = f"{sum(map(bool, judged))} of {len(judged)} in time, the slowest {_lasted(slowest[1])} ({slowest[0].bot})"
+    figure = f"{sum(map(bool, judged))} of {len(judged)} in time, the slowest {lasted(slowest[1])} ({slowest[0].bot})"
     order = sorted(late or unsure or [slowest], key=lambda case: case[1].at_most, reverse=True)
-    behind = dict.fromkeys(entry for one, each in order for entry in _behind(one.entries, each))
+    broke = dict.fromkeys(entry for one, each in order for entry in behind(one.entries, each))
     late_bots = tuple(dict.fromkeys(one.bot for one, _ in late))
-    return Goal(name, _all(judged), figure + _span_of(week, now), tuple(behind)[:MAX_ENTRIES], late_bots)
+    return Goal(name, _all(judged), figure + _span_of(week, now), tuple(broke)[:MAX_ENTRIES], late_bots)
 
 
 def _in_time(fell: Interruption) -> bool | None:
@@ -173,7 +175,8 @@ def _in_time(fell: Interruption) -> bool | None:
     return True if fell.at_most < RECOVERY and fell.over else None
 
 
-def _lasted(fell: Interruption) -> str:
+def lasted(fell: Interruption) -> str:
+    """How long it was down: so long at least, to so long at most."""
     least, most = exactly(fell.down), exactly(fell.at_most)
     if not fell.over:
         return f"{least} so far"
@@ -207,6 +210,8 @@ def _damage(week: Sequence[Past], now: datetime) -> Goal:
     gap = unseen[longest]
     if gap > DAMAGE_SEEN:
         return Goal(name, None, f"none was seen, but nobody looked at {longest} for {days(gap)}")
+    if now - min(one.began for one in week) < DAMAGE_SEEN:
+        return Goal(name, None, f"none was seen{_span_of(week, now)}")
     return Goal(name, True, f"none was seen, looks at most {length(gap)} apart{_span_of(week, now)}")
 
 

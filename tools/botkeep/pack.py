@@ -20,6 +20,7 @@ from .config import bots_schema
 from .durable import read_json, read_regular, write_atomic
 from .model import BotkeepError, UsageError, iso
 from .playbooks import load_playbooks
+from .templating import OWN, PACKAGED
 from .workspace import Workspace, is_under
 
 __all__ = ["EXAMPLE_BOTS", "SCHEDULE_LIST", "InitReport", "init", "root"]
@@ -225,6 +226,8 @@ def _files() -> Iterator[tuple[str, bytes]]:
             name = path.relative_to(root())
             if path.is_file() and not any(part.startswith((".", "__")) for part in name.parts):
                 yield str(name), _text(path)
+    for path in sorted(PACKAGED.glob("*.j2")):
+        yield f"{OWN}/{path.name}", _text(path)
     yield "memory/bot-operations.md", _text(root() / "memory/bot-operations.md")
     yield "config/bots.json", _json(EMPTY_BOTS)
     yield "config/bots.example.json", _json(EXAMPLE_BOTS)

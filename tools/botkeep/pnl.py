@@ -92,7 +92,8 @@ def figures(
             account.take_closed(_in_order(table.closed, until))
         else:
             account.take_fills(_in_order(table.fills, until), merge=method == "average")
-        held = account.positions([one for one in table.open if until is None or one.at < until])
+        opened = [one for one in table.open if until is None or one.at < until]
+        held = account.positions(opened, known=table.knows_open)
         currencies = account.by_currency(capital)
         return PnlFigures(
             bot=bot_name,
@@ -282,15 +283,16 @@ class _Account:
 
     # --- what came of it ---
 
-    def positions(self, trades: Iterable[OpenTrade]) -> tuple[OpenPosition, ...]:
-        """What the bot itself counts as open, and what is left in the books."""
+    def positions(self, trades: Iterable[OpenTrade], *, known: bool) -> tuple[OpenPosition, ...]:
+        """What the bot itself counts as open, and what is left in the books. `known`: there is nothing else open."""
         own = [self._own_position(trade) for trade in sorted(trades, key=lambda one: (one.symbol, one.at, one.id))]
         left = [self._left_position(line) for line in self._in_row() if line.book.held()[0]]
         held = (*own, *left)
         for currency in {one.currency for one in held} | self._sums.keys():
             worth = [one.unrealised for one in held if one.currency == currency]
             whole = self._sums.setdefault(currency, CurrencySum())
-            whole.unrealised = None if None in worth else sum((one for one in worth if one is not None), ZERO)
+            complete = known and None not in worth
+            whole.unrealised = sum((one for one in worth if one is not None), ZERO) if complete else None
         return held
 
     def _in_row(self) -> list[_Line]:

@@ -12,8 +12,8 @@ from typing import Any
 from . import silences
 from .config import Bot, Fleet
 from .earnings import Habit
-from .goals import WEEK, Goal, Past, goals
-from .history import APPROVAL_LASTS, history
+from .goals import WEEK, Goal, Past, behind, goals
+from .history import APPROVAL_LASTS, history, incident_began
 from .keeping import Safety
 from .ledger import Entry, Kind, Ledger
 from .model import Action, Actor, Exit, Fault, History, Result, Span, Status, Verdict, parse_iso
@@ -24,7 +24,7 @@ from .proving import Proof
 from .schedule import Missed
 from .second import SecondStatus
 from .silences import Silence
-from .uptime import NOTHING, REACH_BACK, WINDOWS, Seen, Stretch, Uptime
+from .uptime import NOTHING, REACH_BACK, WINDOWS, Interruption, Is, Seen, Stretch, Uptime, interruptions
 
 DOWN = frozenset({Fault.BOT_NOT_RUNNING, Fault.BOT_HUNG, Fault.OUT_OF_MEMORY, Fault.BOT_CRASH_LOOPING})
 """As the first fault each says that the bot is down; with any other it may well be up."""
@@ -38,6 +38,14 @@ class Made:
     cause: str = ""
     """The fault that it was made for; `by its engine`; empty: nothing says."""
     entry: str = ""
+
+
+@dataclass(frozen=True)
+class Fall:
+    """One time that it was down, and the ledger's entries about it: what was told, asked and done."""
+
+    seen: Interruption
+    entries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,11 @@ class BotReport:
     habit: Habit | None = None
     planned: int = 0
     """Restarts in the window that the configuration asks for (`restart_every`): no failures."""
+    falls: tuple[Fall, ...] = ()
+    """The times that the window's downtime is made of, the oldest first."""
+    backup_entry: str = ""
+    """The ledger's entry about that backup; empty: older than the ledger was asked for, or not made by botkeep."""
+    proven_entry: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,14 +204,14 @@ def build(
         for name in verdicts
     }
     ours = [entry for entry in fleet.entries if entry.name in cases]
-    proven = _proven(ledger)
+    proofs = _Proofs.of(ledger, entries)
     bots = [cases[entry.name].report(entry.bot, verdicts[entry.name]) for entry in ours]
     week = [_past(ledger, entry.bot, entry.name, cases[entry.name]) for entry in ours]
     recent = [entry for entry in entries if entry.at >= since]
     return HealthReport(
         at=now,
         since=since,
-        bots=tuple(replace(one, proven_at=_later(one.proven_at, proven.get(one.bot))) for one in bots),
+        bots=tuple(map(proofs.named, bots)),
         actions=tuple(_deeds(entries, since)),
         held=tuple(_held(fleet, playbooks, facts, entries, now)),
         missed=tuple(facts.missed),
@@ -211,14 +224,38 @@ def build(
     )
 
 
-def _proven(ledger: Ledger) -> dict[str, datetime]:
+@dataclass(frozen=True)
+class _Proofs:
+    """Which entries of the ledger stand behind what is said of backups."""
+
+    restored: Mapping[str, Entry]
     """Bot -> its last restore that was made and verified."""
-    restores = ledger.entries(action=Action.RESTORE.value, kinds=[Kind.OUTCOME])
-    return {entry.bot: entry.at for entry in restores if entry.bot and entry.result == Result.DONE}
+    kept: Sequence[tuple[datetime, Entry]]
+    """(when it was begun, its outcome) of each backup run."""
 
+    @staticmethod
+    def of(ledger: Ledger, entries: Sequence[Entry]) -> _Proofs:
+        """`entries`: of the time that the report reaches back. Raises LedgerError."""
+        restores = ledger.entries(action=Action.RESTORE.value, kinds=[Kind.OUTCOME])
+        begun = {entry.id: entry.at for entry in entries if entry.kind is Kind.INTENT}
+        runs = [one for one in entries if one.kind is Kind.OUTCOME and one.action == Action.BACKUP]
+        return _Proofs(
+            {one.bot: one for one in restores if one.bot and one.result == Result.DONE},
+            [(begun.get(one.ref or "", one.at), one) for one in runs],
+        )
 
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
-    return max(filter(None, (one, other)), default=None)
+    def named(self, bot: BotReport) -> BotReport:
+        """With the entries, and a restore that was made for real as the proof that it is."""
+        restore = self.restored.get(bot.bot)
+        if restore is not None and (bot.proven_at is None or restore.at >= bot.proven_at):
+            bot = replace(bot, proven_at=restore.at, proven_entry=restore.id)
+        elif bot.proven_at is not None:
+            bot = replace(bot, proven_entry=self._run_at(bot.proven_at))
+        return replace(bot, backup_entry=self._run_at(bot.backup_at)) if bot.backup_at else bot
+
+    def _run_at(self, at: datetime) -> str:
+        """The run that this moment is in; of two, after a clock was set back, the later one."""
+        return next((one.id for begun, one in reversed(self.kept) if begun <= at <= one.at), "")
 
 
 # --- one bot -----------------------------------------------------------------------------------------------------
@@ -246,7 +283,7 @@ class _Case:
             sentence=verdict.sentence,
             uptime=self.seen.within(self.since, self.now),
             fault=verdict.fault,
-            down_since=verdict.down_since,
+            down_since=self._down_since(verdict),
             restarts=tuple(self._restarts()),
             pnl=facts.figures.get(name) if has_data else None,
             backup_at=safe.at,
@@ -259,7 +296,19 @@ class _Case:
             month=facts.months.get(name) if has_data else None,
             habit=facts.habits.get(name) if has_data else None,
             planned=sum(1 for one in self.entries if _is_planned(one) and one.at >= self.since),
+            falls=tuple(self._falls()),
         )
+
+    def _down_since(self, verdict: Verdict) -> datetime | None:
+        """Never before the last moment that counts as uptime: a hung bot's last sign of life may be hours older."""
+        if verdict.down_since is None:
+            return None
+        ends = [one.end for one in self.seen.stretches if one.what is Is.UP and one.end <= self.now]
+        return max([verdict.down_since, *ends[-1:]])
+
+    def _falls(self) -> Iterator[Fall]:
+        for one in interruptions(self.seen.stretches, self.since, self.now):
+            yield Fall(one, tuple(behind(self.entries, one)))
 
     def _windows(self) -> Iterator[tuple[str, Uptime]]:
         for label, length in WINDOWS:
@@ -292,7 +341,7 @@ def _past(ledger: Ledger, bot: Bot | None, name: str, case: _Case) -> Past:
     spans = case.looks
     if spans and min(one.first for one in spans) > week:
         spans = ledger.spans(name)  # whether that was its first look, or nobody looked for a month
-    began = max(week, min((one.first for one in spans), default=case.now))
+    began = max(week, min((one.first for one in (*spans, *case.seen.spans)), default=case.now))
     has_data = bot is not None and bot.data_file is not None
     return Past(name, case.seen, case.looks, case.entries, began, has_data)
 
@@ -314,12 +363,26 @@ def _sightings(entries: Iterable[Entry]) -> Iterator[Span]:
             yield Span(bot, Status.HEALTHY, None, True, when, when, instance)
 
 
-def _recorded_exits(entries: Iterable[Entry]) -> Iterator[Exit]:
-    """Exits that an action found, as its intent keeps them: {"exit": {"key", "at", "asked"}}."""
+def _recorded_exits(entries: Sequence[Entry]) -> Iterator[Exit]:
+    """Exits that an action found, as its intent keeps them: {"exit": {"key", "at", "asked"}}.
+
+    One that happened while botkeep stopped the bot was asked for, also where its program did not note that.
+    """
+    stops = list(_stops(entries))
     for entry in entries:
         ended = entry.data.get("exit")
         if isinstance(ended, dict) and ended.get("at"):
-            yield Exit(str(ended["key"]), parse_iso(str(ended["at"])), asked=bool(ended.get("asked")))
+            at = parse_iso(str(ended["at"]))
+            asked = bool(ended.get("asked")) or any(begun <= at <= over for begun, over in stops)
+            yield Exit(str(ended["key"]), at, asked=asked)
+
+
+def _stops(entries: Sequence[Entry]) -> Iterator[tuple[datetime, datetime]]:
+    """From intent to outcome of each stop that was made."""
+    begun = {entry.id: entry.at for entry in entries if entry.kind is Kind.INTENT and entry.action == Action.STOP}
+    for entry in entries:
+        if entry.kind is Kind.OUTCOME and entry.ref in begun and entry.result == Result.DONE:
+            yield begun[entry.ref], entry.at
 
 
 def _standing_exit(spans: Sequence[Span], verdict: Verdict) -> Iterator[Exit]:
@@ -354,6 +417,15 @@ def _held(fleet: Fleet, playbooks: Playbooks, facts: Facts, entries: Sequence[En
         if not answer.allowed:
             question = asked.get((bot.name, verdict.fault.value), "")
             yield Held(bot.name, answer.reason, answer.earliest, answer.until, question)
+        elif given_up := _given_up(entries, verdict, incident_began(verdict, past)):
+            yield Held(bot.name, f"{given_up.sentence.rstrip('.')} ({given_up.id})", None, "a person has looked at it")
+
+
+def _given_up(entries: Sequence[Entry], verdict: Verdict, began: datetime) -> Entry | None:
+    """What people were told when code could do no more about the standing fault."""
+    told = [one for one in entries if one.kind is Kind.ALERT and one.bot == verdict.bot and one.at >= began]
+    last = next((one for one in reversed(told) if one.data.get("given_up") or one.data.get("resolved")), None)
+    return last if last is not None and last.data.get("given_up") else None
 
 
 def _open_questions(entries: Iterable[Entry], now: datetime) -> dict[tuple[str, str], str]:

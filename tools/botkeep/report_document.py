@@ -9,7 +9,7 @@ from pydantic import Field
 
 from .earnings import Habit
 from .pnl import rounded
-from .report import BotReport, HealthReport, Wakes
+from .report import BotReport, Fall, HealthReport, Wakes
 from .report_words import answer
 from .results import BotHealth, BotPnl, Document, Report, bot_pnl, moment, plain, report_document, stamp
 from .uptime import Stretch, Uptime, floored
@@ -50,6 +50,16 @@ class Trading(Document):
     over_days: str
 
 
+class FallDocument(Document):
+    """One time that it was down: from when it was last seen up to when it was up again, or to now."""
+
+    start: str
+    end: str
+    down_s: int = Field(description="Known to have been down; what is left of start to end nobody saw.")
+    over: bool
+    entries: list[str] = Field(default_factory=list)
+
+
 class FullBot(BotHealth):
     """All that is known of one bot."""
 
@@ -60,7 +70,10 @@ class FullBot(BotHealth):
     trading: Trading | None = None
     figures: BotPnl | None = None
     month: BotPnl | None = None
+    falls: list[FallDocument] = Field(default_factory=list)
+    backup_entry: str | None = None
     proven_at: str | None = None
+    proven_entry: str | None = None
     proof: str | None = None
     strip: list[Piece] = Field(default_factory=list)
 
@@ -159,10 +172,21 @@ def _bot(health: BotHealth, one: BotReport) -> FullBot:
         trading=_trading(one.habit) if one.habit else None,
         figures=figures,
         month=bot_pnl(one.month) if one.month else None,
+        falls=[_fall(each) for each in one.falls],
+        backup_entry=one.backup_entry or None,
         proven_at=moment(one.proven_at),
+        proven_entry=one.proven_entry or None,
         proof=plain(one.proof.sentence) if one.proof else None,
         strip=_pieces(one.strip),
     )
+
+
+def _fall(fall: Fall) -> FallDocument:
+    seen = fall.seen
+    return FallDocument(
+        start=stamp(seen.start), end=stamp(seen.end), down_s=round(seen.down.total_seconds()), over=seen.over,
+        entries=list(fall.entries),
+    )  # fmt: skip
 
 
 def _window(label: str, found: Uptime) -> Window:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from .earnings import MONTH, Habit
-from .goals import Goal, days, percent
+from .goals import Goal, days, lasted, percent
 from .judge import length
 from .model import Status
 from .pnl import UNKNOWN, CurrencyFigures, OpenPosition, PnlFigures, rounded
-from .report import BotReport, Deed, HealthReport, Held, Made, Told, Wakes
+from .report import BotReport, Deed, Fall, HealthReport, Held, Made, Told, Wakes
 from .second import SecondStatus
 from .silences import Silence
 from .templating import Rendered, render
@@ -35,8 +35,16 @@ TEMPLATES = {
 }
 MAX_POSITIONS = 5
 MAX_TIMES = 5
+MAX_LISTED = 6
+"""Restarts, and times that it was down, of one bot: a night of crashes is more than anybody reads."""
 MAX_NAMES = 3
 WORTH_SAYING = timedelta(minutes=1)
+FRESH = timedelta(minutes=5)
+"""A price that is older than this says when it was."""
+GROUPED = 10_000
+"""From here on thousands are set apart: 1,000,000,000,000 is not read otherwise."""
+SIGNIFICANT = 8
+"""Digits of a price or an amount below one: a coin may cost 0.0000000123."""
 MOSTLY = Decimal("0.5")
 CENTS = frozenset({"USD", "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "DAI", "EUR", "GBP", "CHF", "AUD", "CAD", UNKNOWN})
 """Currencies with two digits after the point; of others as many as they have, up to eight."""
@@ -97,7 +105,7 @@ def view(report: HealthReport, zone: tzinfo, detail: Detail = FULL) -> dict[str,
         "time": report.at.astimezone(zone).strftime("%H:%M"),
         "window": _window(report),
         "zone": _zone(report.at, zone),
-        "begins": words.clock(report.since),
+        "begins": words.moment(report.since),
         "middle": words.clock(report.since + (report.at - report.since) / 2),
         "month_begins": (report.at - MONTH).astimezone(zone).strftime("%Y-%m-%d"),
         "bots": [words.bot(one) for one in shown],
@@ -117,6 +125,7 @@ def view(report: HealthReport, zone: tzinfo, detail: Detail = FULL) -> dict[str,
         "held": [{"bot": one.bot, **words.held(one)} for one in backing_off[:lines]],
         "more_held": max(0, len(backing_off) - lines),
         "silences": [words.silence(one) for one in report.silences[:lines]],
+        "more_silences": max(0, len(report.silences) - lines),
         "wakes": _wakes(report.wakes),
         "incidents": [words.cut(one) for one in report.incidents[:lines]],
         "unwell": [{"bot": one.bot, "state": words.state(one)} for one in report.unwell[:lines]],
@@ -168,12 +177,13 @@ def _why(bot: BotReport, most: int) -> str:
 
 
 def _later(report: HealthReport, bots: Sequence[BotReport], zone: tzinfo) -> str:
+    """What the playbooks allow is done by the next round: whether one comes, this report cannot know."""
     if len(bots) > 1:
-        return f"{len(bots)} are being brought back: {_some([one.bot for one in bots], MAX_NAMES)}"
+        return f"{len(bots)} are left to their playbooks: {_some([one.bot for one in bots], MAX_NAMES)}"
     fault = bots[0].fault.value if bots[0].fault else bots[0].status.value
     held = next((one for one in report.held if one.bot == bots[0].bot and one.earliest), None)
     until = f", not before {_clock(held.earliest, report.at, zone)}" if held and held.earliest else ""
-    return f"{bots[0].bot} is being brought back ({fault}{until})"
+    return f"{bots[0].bot} is left to its playbook ({fault}{until})"
 
 
 def _caveats(report: HealthReport) -> str:
@@ -227,9 +237,14 @@ class _Words:
         """The day too where the time alone could mean two."""
         return _clock(at, self.report.at, self.zone)
 
+    def moment(self, at: datetime) -> str:
+        """With the day wherever it is another one than now."""
+        same = at.astimezone(self.zone).date() == self.report.at.astimezone(self.zone).date()
+        return self.clock(at) if same else at.astimezone(self.zone).strftime("%m-%d %H:%M")
+
     def bot(self, one: BotReport) -> dict[str, Any]:
         figures = one.pnl if isinstance(one.pnl, PnlFigures) else None
-        positions = figures is not None and bool(figures.positions) and self.detail.extras
+        held = self.positions(figures) if figures is not None and self.detail.extras else []
         return {
             "bot": one.bot,
             "status": one.status.value,
@@ -237,16 +252,21 @@ class _Words:
             "state": self.state(one),
             "share": _share(one.uptime),
             "uptime": self.uptime(one),
+            "seen": "; ".join(self._unseen(one)),
+            "falls": [self.fall(each) for each in one.falls[-MAX_LISTED:]],
+            "more_falls": max(0, len(one.falls) - MAX_LISTED),
             "windows": [
                 {"name": label, "share": _share(found), "unknown": _unknown(found)} for label, found in one.windows
             ],
-            "restarts": [{"at": self.clock(m.at), "cause": m.cause, "entry": m.entry} for m in one.restarts],
+            "restarts": [self.made(each) for each in one.restarts[-MAX_LISTED:]],
+            "more_restarts": max(0, len(one.restarts) - MAX_LISTED),
             "planned": one.planned,
             "earned": None if one.pnl is None else self.cut(_earned(one.pnl)),
-            "gain": figures.realised >= 0 if figures and figures.currencies else None,
+            "gain": figures.realised >= 0 if figures and _has_traded(figures) else None,
             "trading": _trading(figures, one.habit),
             "unrealised": _unrealised(figures),
-            "positions": _positions(figures) if figures is not None and positions else "",
+            "positions": self.cut(_in_a_row(figures, held)) if figures else "",
+            "holdings": held,
             "backup": self.cut(self.backup(one)) if one.wants_backup and self.detail.extras else "",
             "month": _month(one.month),
             "notes": [self.cut(note) for note in (figures.notes if figures else ())],
@@ -257,12 +277,43 @@ class _Words:
         found = bot.uptime
         parts = [self._restarts(bot.restarts)] if bot.restarts else []
         parts += [f"{bot.planned} planned restart{'s' * (bot.planned > 1)}"] if bot.planned else []
-        for what, lasted in (("stopped on purpose", found.stopped), ("unknown", found.unknown)):
-            if lasted >= WORTH_SAYING:
-                parts.append(f"{days(lasted)} {what}")
+        parts += self._unseen(bot)
         older = [f"{label} {_share(one)}" for label, one in bot.windows if label != _window(self.report)]
         parts += [", ".join(older)] if older and self.detail.extras else []
         return f"{_share(found)} ({'; '.join(parts)})" if parts else _share(found)
+
+    def _unseen(self, bot: BotReport) -> list[str]:
+        """What is neither up nor down."""
+        both = (("stopped on purpose", bot.uptime.stopped), ("unknown", bot.uptime.unknown))
+        return [f"{days(lasted)} {what}" for what, lasted in both if lasted >= WORTH_SAYING]
+
+    def made(self, made: Made) -> dict[str, str]:
+        return {"at": self.clock(made.at), "cause": made.cause, "entry": made.entry}
+
+    def fall(self, fall: Fall) -> dict[str, str]:
+        """`03:10 to 03:15, 5 min`."""
+        seen = fall.seen
+        start, end = self.clock(seen.start), self.clock(seen.end) if seen.over else "now"
+        when = start if start == end else f"{start} to {end}"
+        return {"text": f"{when}, {lasted(seen)}", "entries": ", ".join(fall.entries)}
+
+    def positions(self, found: PnlFigures) -> list[str]:
+        """One line each, and how many more there are."""
+        shown = [self._position(one) for one in found.positions[:MAX_POSITIONS]]
+        more = len(found.positions) - MAX_POSITIONS
+        return [*shown, f"{more} more"] if more > 0 else shown
+
+    def _position(self, held: OpenPosition) -> str:
+        """`long 0.012 BTC/USDT at 61000.5 USDT, +2.99 USDT at 61250 (its own API)`; of an older price, when it was."""
+        side = "short" if held.amount < 0 else "long"
+        currency = "" if held.currency == UNKNOWN else f" {held.currency}"
+        text = f"{side} {_number(abs(held.amount))} {held.symbol} at {_number(held.average_price)}{currency}"
+        mark = held.mark
+        if mark is None or held.unrealised is None:
+            return text
+        old = mark.at is not None and self.report.at - mark.at > FRESH
+        when = f" of {self.moment(mark.at)}" if old and mark.at else ""
+        return f"{text}, {_sum(held.unrealised, held.currency)} at {_number(mark.price)}{when} ({mark.source})"
 
     def _restarts(self, made: Sequence[Made]) -> str:
         causes = {one.cause for one in made}
@@ -309,10 +360,10 @@ class _Words:
             return "none yet"
         proven = "no restore has proven it"
         if bot.proven_at:
-            proven = f"proven by a restore {self.age(bot.proven_at)} ago"
+            proven = f"proven by a restore {self.age(bot.proven_at)} ago{_in_brackets(bot.proven_entry)}"
         if bot.proof and not bot.proof.ok and (not bot.proven_at or bot.proof.at > bot.proven_at):
             proven = f"NOT PROVEN: {bot.proof.sentence.rstrip('.')}"
-        return f"{self.age(bot.backup_at)} old; {proven}{_second(bot.second)}"
+        return f"{self.age(bot.backup_at)} old{_in_brackets(bot.backup_entry)}; {proven}{_second(bot.second)}"
 
     def age(self, at: datetime) -> str:
         """Of something that is over; a clock that was set back makes nothing younger than now."""
@@ -330,8 +381,15 @@ class _Words:
 
 
 def _clock(at: datetime, now: datetime, zone: tzinfo) -> str:
-    alone = abs(at - now) <= timedelta(hours=24)
-    return at.astimezone(zone).strftime("%H:%M" if alone else "%m-%d %H:%M")
+    """In the night in which clocks are set, the zone's short name too: 01:30 comes twice then."""
+    there, here = at.astimezone(zone), now.astimezone(zone)
+    if abs(at - now) > timedelta(hours=24):
+        return there.strftime("%m-%d %H:%M")
+    return there.strftime("%H:%M" if there.utcoffset() == here.utcoffset() else "%H:%M %Z").strip()
+
+
+def _in_brackets(entry: str) -> str:
+    return f" ({entry})" if entry else ""
 
 
 def _capped(text: str, most: int) -> str:
@@ -391,6 +449,8 @@ def _wakes(found: Wakes) -> str:
     least = "at least " if found.silent else ""
     parts += [f"{least}{found.tokens:,} tokens"] if found.tokens is not None else []
     parts += [f"{least}${money(found.cost, 'USD')}"] if found.cost is not None else []
+    lacking = [name for name, one in (("tokens", found.tokens), ("cost", found.cost)) if one is None]
+    parts += [f"{' and '.join(lacking)} not reported"] if lacking else []
     return f"{', '.join(parts)} ({_some(found.entries, 6)})"
 
 
@@ -411,12 +471,17 @@ def _earned(found: PnlFigures | str) -> str:
         return f"not known: {found}"
     if not found.currencies:
         return f"not known: {'; '.join(found.notes) or 'its trades cannot be read'}"
-    parts = [", ".join(map(_amount, found.currencies))]
+    parts = [", ".join(map(_amount, found.currencies)) if _has_traded(found) else "no closed trades"]
     if found.other_fees:
         parts.append("less fees of " + ", ".join(f"{_number(paid)} {asset}" for asset, paid in found.other_fees))
     if found.skipped:
         parts.append(f"{found.skipped} rows could not be read")
     return "; ".join(parts)
+
+
+def _has_traded(found: PnlFigures) -> bool:
+    """Without a closed trade nothing was earned, and nothing is not 0 %."""
+    return any(one.trades or one.realised for one in found.currencies)
 
 
 def _amount(found: CurrencyFigures) -> str:
@@ -435,13 +500,13 @@ def _sum_of(bots: Iterable[BotReport]) -> str:
     lost = 0
     for one in bots:
         if isinstance(one.pnl, PnlFigures) and one.pnl.currencies:
-            for found in one.pnl.currencies:
+            for found in one.pnl.currencies if _has_traded(one.pnl) else ():
                 sums[found.currency] = sums.get(found.currency, Decimal(0)) + found.realised
         else:
             lost += one.pnl is not None
     parts = [_sum(amount, currency) for currency, amount in sorted(sums.items())]
     parts += [f"{lost} not known"] if lost else []
-    return ", ".join(parts) or "no trades"
+    return ", ".join(parts) or "no closed trades"
 
 
 def _trading(found: PnlFigures | None, habit: Habit | None) -> str:
@@ -452,20 +517,36 @@ def _trading(found: PnlFigures | None, habit: Habit | None) -> str:
         parts.append(f"{habit.trades} trade{'s' * (habit.trades != 1)}{often}")
     if found is not None and found.currencies and found.trades:
         won = found.win_rate
-        parts += [f"{rounded(won * 100, 0):f}% of {found.trades} closed won"] if won is not None else []
-        parts += [f"drawdown {money(found.drawdown, found.currency)} {found.currency}"] if found.drawdown else []
+        several = sum(1 for one in found.currencies if one.trades) > 1
+        of = f" in {found.currency}" if several else ""
+        parts += [f"{rounded(won * 100, 0):f}% of {found.trades} closed{of} won"] if won is not None else []
+        fell = f"drawdown {money(found.drawdown, found.currency)} {found.currency}"
+        parts.append(fell if found.drawdown else "no drawdown")
     return ", ".join(parts)
 
 
 def _often(a_day: Decimal) -> str:
-    return format(rounded(a_day, 1 if a_day < 10 else 0).normalize(), "f")
+    shown = rounded(a_day, 1 if a_day < 10 else 0)
+    return format(shown.normalize(), "f") if shown or not a_day else "under 0.1"
 
 
 def _unrealised(found: PnlFigures | None) -> str:
     if found is None or not found.positions:
         return ""
-    sums = [_sum(one.unrealised, one.currency) for one in found.currencies if one.unrealised is not None]
-    return ", ".join(sums) or "not known"
+    held = {one.currency for one in found.positions}
+    known = {one.currency: one.unrealised for one in found.currencies if one.unrealised is not None}
+    sums = [_sum(known[name], name) for name in sorted(held & known.keys())]
+    lost = held - known.keys()
+    if not sums:
+        return "not known"
+    return ", ".join([*sums, *(f"in {name} not known" for name in sorted(lost))])
+
+
+def _in_a_row(found: PnlFigures, held: Sequence[str]) -> str:
+    """Positions on one line; of several, first what they are worth together."""
+    worth = _unrealised(found)
+    together = f"{worth} unrealised; " if len(held) > 1 and worth != "not known" else ""
+    return together + "; ".join(held)
 
 
 def _month(found: PnlFigures | None) -> str:
@@ -478,8 +559,10 @@ def _month(found: PnlFigures | None) -> str:
 def signed(amount: Decimal, places: int) -> str:
     """Rounded only here; what is not zero is not shown as zero."""
     shown = next(filter(None, (rounded(amount, more) for more in (places, 2, 4, 8))), Decimal(0))
-    whole, _, digits = format(abs(shown), "f").partition(".")
-    sign = "+" if shown > 0 else "-" if shown < 0 else ""
+    sign = "+" if amount > 0 else "-" if amount < 0 else ""
+    if amount and not shown:
+        return f"{sign}<0.00000001"
+    whole, _, digits = format(abs(shown), ",f" if abs(shown) >= GROUPED else "f").partition(".")
     return f"{sign}{whole}.{digits.rstrip('0').ljust(min(places, 2), '0')}"
 
 
@@ -489,19 +572,6 @@ def money(amount: Decimal, currency: str) -> str:
 
 
 def _number(amount: Decimal) -> str:
-    return format(rounded(amount).normalize(), "f")
-
-
-def _positions(found: PnlFigures) -> str:
-    shown = ", ".join(map(_position, found.positions[:MAX_POSITIONS]))
-    more = len(found.positions) - MAX_POSITIONS
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _position(held: OpenPosition) -> str:
-    side = "short" if held.amount < 0 else "long"
-    currency = "" if held.currency == UNKNOWN else f" {held.currency}"
-    text = f"{side} {_number(abs(held.amount))} {held.symbol} at {_number(held.average_price)}{currency}"
-    if held.mark is None or held.unrealised is None:
-        return text
-    return f"{text}, now {_number(held.mark.price)} ({held.mark.source}): {_sum(held.unrealised, held.currency)}"
+    """With at least as many digits as tell two prices apart, however small they are."""
+    places = max(8, SIGNIFICANT - 1 - amount.adjusted()) if amount else 0
+    return format(rounded(amount, min(places, 30)).normalize(), "f")

@@ -1,9 +1,10 @@
 """Templates that people may edit: what theirs may do, for how long, and what is used where one is broken.
 
-A workspace's own `templates/NAME` is used instead of the packaged one. It is a person's, but a slip in it must neither
-hang a round nor cost anybody the report, so it is rendered in a process of its own: Jinja's sandbox, plain data only
-(texts, numbers, lists), five seconds, half a gigabyte, and an end to what it may write. A single C call in a template
-(`10 ** 10 ** 10`) never comes back to a check in the same process; the kernel ends a process whatever it does.
+`botkeep init` puts a copy of each into `templates/` of the workspace; an edited one is used instead of the packaged
+one. It is a person's, but a slip in it must neither hang a round nor cost anybody the report, so it is rendered in a
+process of its own: Jinja's sandbox, plain data only (texts, numbers, lists), five seconds, half a gigabyte, and an end
+to what it may write. A single C call in a template (`10 ** 10 ** 10`) never comes back to a check in the same process;
+the kernel ends a process whatever it does.
 """
 
 from __future__ import annotations
@@ -80,12 +81,19 @@ def render(
     try:
         source = _own_source(home, name)
         if source is not None:
-            return Rendered(_in_a_process({**job, "source": source}))
+            return Rendered(_own({**job, "source": source}))
     except _BrokenError as error:
         problem = _said(name, error)
         job["contexts"] = [{**one, "problems": [*one.get("problems", ()), problem]} for one in shown]
         return Rendered(_render(job), problem)
     return Rendered(_render(job))
+
+
+def _own(job: Mapping[str, Any]) -> str:
+    text = _in_a_process(job)
+    if not text.strip():
+        raise _BrokenError("it gives no text at all")
+    return text
 
 
 def _said(name: str, error: _BrokenError) -> str:
@@ -99,13 +107,19 @@ def _own_source(home: Path | None, name: str) -> str | None:
         return None
     try:
         data = read_regular(home / OWN / name, MAX_SOURCE)
-        return None if data is None else data.decode()
+        return None if data is None or data == _packaged(name) else data.decode()
     except NotADirectoryError:
         return None
     except OSError as error:
         raise _BrokenError(error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise _BrokenError("it is not UTF-8", data.count(b"\n", 0, error.start) + 1 if data else None) from error
+
+
+def _packaged(name: str) -> bytes | None:
+    """The copy of it that nobody edited needs no process of its own."""
+    path = PACKAGED / name
+    return path.read_bytes() if path.is_file() else None
 
 
 def _cleaned(value: Any) -> Any:

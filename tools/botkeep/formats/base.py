@@ -43,6 +43,8 @@ class TradeTable:
     skipped: int = 0
     """Rows that could not be read; why is in the notes."""
     notes: tuple[str, ...] = ()
+    knows_open: bool = True
+    """Whether it would say so if something were open: a plain list of closed trades does not."""
 
 
 @dataclass(frozen=True)

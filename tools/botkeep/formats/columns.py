@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import itemgetter
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ..model import BotkeepError, ClosedTrade, Fill
 from .base import FormatOptions, TradeTable
@@ -119,7 +119,8 @@ class Trades:
         """What was read; a trade that stands in the file twice, with its id, once."""
         fills, closed = tuple(self._once(self._fills)), tuple(self._once(self._closed))
         notes = tuple(self._notes())
-        return TradeTable("closed" if self.closing else "fills", fills, closed, skipped=self._skipped, notes=notes)
+        kind: Literal["closed", "fills"] = "closed" if self.closing else "fills"
+        return TradeTable(kind, fills, closed, skipped=self._skipped, notes=notes, knows_open=not self.closing)
 
     def _once(self, trades: list[Trade]) -> list[Trade]:
         if "id" not in self._roles:

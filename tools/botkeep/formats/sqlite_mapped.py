@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -85,4 +86,4 @@ class Mapped:
         made = found.table()
         fills = tuple(sorted(made.fills, key=lambda fill: fill.at))
         closed = tuple(sorted(made.closed, key=lambda trade: trade.at))
-        return TradeTable(made.kind, fills, closed, made.open, made.skipped, made.notes)
+        return replace(made, fills=fills, closed=closed)
