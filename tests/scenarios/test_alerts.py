@@ -117,6 +117,28 @@ def test_a_bot_that_stays_down_is_told_with_what_a_person_can_do_until_it_is_wel
     assert bots.service.texts("1001") == []
 
 
+def test_nothing_is_told_to_be_over_while_somebody_still_does_something_about_it(bots: Bots) -> None:
+    """Else a round that looks between a start and its outcome would say that botkeep had no part in it."""
+    pid = bots.fleet.up()
+    bots.fleet.up("btc")
+    bots.fleet.edit("bot-not-running", r"alert: \{after: 5m\}", "alert: {after: 0s}")
+    bots.fleet.edit("bot-not-running", "mode: auto", "mode: ask  # a person's word")
+    bots.fleet.edit("bot-not-running", r"up_for: \w+", "up_for: 5s")
+    bots.fleet.kill(pid)
+    assert len(bots.round()) == 1
+    words = [*BOTKEEP, "restart", "doge", "--override", "the cable is in again"]
+    person = subprocess.Popen(words, cwd=bots.fleet.home, stdout=subprocess.DEVNULL)
+    desk = bots.fleet.desk()
+    wait_for(lambda: desk.check(["doge"]).verdicts[0].pid)
+    person.send_signal(signal.SIGSTOP)
+    assert desk.ledger.open_intents("doge"), "it is under way"
+    assert bots.round() == []
+    person.send_signal(signal.SIGCONT)
+    assert person.wait(60) == 0
+    (said,) = bots.round()
+    assert re.fullmatch(r"doge: resolved after [\d.]+ (s|min): restarted \(e\d+\)\.", said), said
+
+
 def test_a_check_alone_sends_nothing(bots: Bots) -> None:
     bots.fleet.up()
     bots.fleet.copy_by_hand()

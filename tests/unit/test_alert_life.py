@@ -142,7 +142,7 @@ def test_each_of_them_is_queued_with_its_entry(turns: Turns) -> None:
     rows = outbox.rows(turns.ledger, ("queued",))
     assert [one.entry for one in rows] == [one.id for one in turns.entries()]
     assert turns.queued() == [
-        f"\U0001f534 {turns.entries()[0].sentence}", "\u2705 doge: resolved after 60 s: nothing had to be done.",
+        f"\U0001f534 {turns.entries()[0].sentence}", "\u2705 doge: resolved after 60 s: not by an action of botkeep.",
     ]  # fmt: skip
     assert rows[0].message.text.endswith("\napi-key-rejected e1")
 
@@ -197,9 +197,50 @@ def test_a_bot_that_was_well_in_between_and_fails_again_has_two_incidents(turns:
     turns.verdict("doge")  # somebody's check saw it well; no round told it
     said = turns.faulty(KEY, minutes=10)
     assert [one.partition(" (since")[0] for one in said] == [
-        "doge: resolved after 10 min: nothing had to be done. Something is wrong again; that is told by itself.",
+        "doge: resolved after 10 min: not by an action of botkeep. Something is wrong again; that is told by itself.",
         "doge: api-key-rejected.",
     ]
+
+
+def test_a_look_before_somebody_saw_it_well_is_no_sign_that_it_fails_again(turns: Turns) -> None:
+    turns.faulty(KEY)
+    turns.now += MINUTE
+    look = turns.verdict("doge", KEY)
+    turns.now += MINUTE
+    turns.verdict("doge")
+    assert turns.tell(look) == []
+
+
+@pytest.mark.parametrize("word", ["well", "wrong again"])
+def test_nothing_is_over_while_an_action_is_under_way(turns: Turns, word: str) -> None:
+    turns.faulty(DOWN)
+    turns.faulty(DOWN, minutes=6)
+    intent = turns.ledger.append(
+        Kind.INTENT, at=turns.now, bot="doge", action="restart", actor="assistant", sentence="it is down"
+    )
+    assert turns.well(minutes=1) == []
+    if word == "wrong again":
+        assert turns.faulty(DOWN, minutes=1) == []
+    turns.ledger.append(
+        Kind.OUTCOME, at=turns.now, bot="doge", action="restart", actor="assistant", sentence="done", result="done",
+        ref=intent.id,
+    )  # fmt: skip
+    (said,) = turns.well(minutes=1)
+    assert said.startswith("doge: resolved after ")
+    assert said.endswith(" min: restarted (e3).")
+
+
+def test_what_was_begun_before_it_and_ended_before_anybody_knew_of_it_is_not_what_helped(turns: Turns) -> None:
+    intent = turns.ledger.append(
+        Kind.INTENT, at=turns.now, bot="doge", action="start", actor="person", sentence="the day begins"
+    )
+    turns.now += timedelta(seconds=10)
+    turns.ledger.append(
+        Kind.OUTCOME, at=turns.now, bot="doge", action="start", actor="person", sentence="done", result="done",
+        ref=intent.id,
+    )  # fmt: skip
+    turns.faulty(KEY, minutes=0.01)
+    assert turns.well(minutes=1) == ["doge: resolved after 60 s: not by an action of botkeep."]
 
 
 def test_a_bot_that_comes_and_goes_is_told_to_be_well_only_when_it_stays_so(turns: Turns) -> None:
@@ -350,8 +391,16 @@ def test_an_engine_that_is_away_is_told_and_told_to_be_back(turns: Turns) -> Non
     assert said.startswith("Nobody knows since 6 min how 2 bots are (doge, btc): doge cannot be looked at: Docker")
     turns.now += 6 * MINUTE
     assert turns.tell(turns.verdict("doge"), turns.verdict("btc")) == [
-        "doge, btc: resolved after 12 min: nothing had to be done."
+        "doge, btc: resolved after 12 min: not by an action of botkeep."
     ]
+
+
+def test_what_another_round_has_ended_meanwhile_is_not_open_again(turns: Turns) -> None:
+    turns.faulty(KEY)
+    (one,) = open_alerts.load(turns.ledger).opens
+    turns.well(minutes=1)
+    open_alerts.keep_quietly(turns.ledger, [replace(one, last=turns.now)])
+    assert open_alerts.load(turns.ledger).opens == ()
 
 
 # ---------------------------------------------------------------------------------------------------------- the clock

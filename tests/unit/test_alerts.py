@@ -277,8 +277,9 @@ def test_bots_of_one_engine_that_is_away_are_one_alert_and_those_that_follow_joi
     assert "how 3 bots are (doge, btc, eth)" in alert.sentence
     known, sol = told([alert]), unseen("sol")
     assert unknown(sol, minutes=6, known=known) == []
-    (wider,) = joining((), [sol], known)
-    assert wider.bots == (*BOTS, "sol")
+    ((wider, parts),) = joining((), [sol], known, NOW)
+    assert (wider.bots, parts) == ((*BOTS, "sol"), ())
+    assert list(joining((), [sol], known, NOW, ["sol"])) == []
     two = unknown(unseen("doge"), unseen("btc", "bots.json: no such key"), minutes=6)
     assert [one.members for one in two] == [("doge",), ("btc",)]
 

@@ -246,6 +246,14 @@ def test_bots_on_one_full_disk_are_one_incident_and_those_on_another_are_not() -
     assert one.lines == ""
 
 
+def test_one_disk_is_the_same_incident_whichever_of_its_bots_are_looked_at() -> None:
+    def ids_by(folder: str) -> set[str]:
+        host = HostLook(NOW, disks=(DiskLook(folder, (folder, "/srv/c"), 12_000_000, 10**11, mount="/srv"),))
+        return set(ids(_full("doge", folder), _full("btc", "/srv/c"), host=host))
+
+    assert ids_by("/srv/a") == ids_by("/srv/b") == {"disk:/srv"}
+
+
 def test_several_bots_that_the_kernel_killed_for_lack_of_memory_are_one_incident() -> None:
     def killed(bot: str, ago: float) -> Party:
         fact = Evidence(Fault.OUT_OF_MEMORY, "kernel", True, f"{bot} was killed by the kernel for lack of memory.")

@@ -19,13 +19,15 @@ from .open_alerts import Open
 GAPS = (timedelta(minutes=30), timedelta(minutes=90), timedelta(hours=4))
 """Between the alert and the 1st reminder, the 1st and the 2nd, ...: at 30 min, 2 h and 6 h."""
 LAST_GAP = timedelta(hours=24)
+SOON = timedelta(minutes=5)
+"""From the moment at which further bots join to the first reminder."""
 OFTEN = 2
 """Incidents of one bot that ended within `RECENTLY`: from then on it has to stay well for `CALM`."""
 RECENTLY = timedelta(hours=2)
 CALM = timedelta(minutes=10)
 BEFORE = timedelta(seconds=2)
 """A deed this long before the incident was first seen belongs to it: clocks are read apart. An earlier one was done
-for something else: the bot's first start, ten seconds before it crashed, mended nothing."""
+for something else."""
 MOST_DEEDS = 8
 _DONE = {
     Action.START: "started", Action.RESTART: "restarted", Action.RESTORE: "data restored", Action.STOP: "stopped",
@@ -65,6 +67,8 @@ class Now:
     standing: frozenset[str]
     """Ids of what several bots have at once."""
     now: datetime
+    newly_seen: frozenset[str] = frozenset()
+    """Bots that were not looked at now, and whose newest look says what they share with others."""
 
     def last_seen(self, bot: str) -> Status | None:
         """As this look says, else as the newest one did."""
@@ -81,6 +85,11 @@ def reminder_due(one: Open, now: datetime) -> bool:
     """Whether it has stood long enough since something was said of it."""
     gap = GAPS[one.reminders] if one.reminders < len(GAPS) else LAST_GAP
     return now - one.last >= gap
+
+
+def reminded_soon(one: Open, now: datetime) -> Open:
+    """With its first reminder after some minutes: its alert did not name all of its bots."""
+    return replace(one, last=min(one.last, now - GAPS[0] + SOON)) if not one.reminders else one
 
 
 def rebased(one: Open, now: datetime) -> Open:
@@ -102,7 +111,7 @@ def ending(one: Open, here: Now, ended: Sequence[Entry] = ()) -> Ending | None:
     if not present:
         return Ending(End.GONE, here.now)
     if one.incident:
-        looked_at = all(bot in here.verdicts for bot in present)
+        looked_at = all(bot in here.verdicts or bot in here.newly_seen for bot in present)
         if not looked_at or one.incident in here.standing:
             return None
     ends = [found for bot in present if (found := _of_bot(one, bot, here, ended))]
@@ -119,7 +128,9 @@ def _of_bot(one: Open, bot: str, here: Now, ended: Sequence[Entry]) -> Ending | 
     if status is Status.HEALTHY and not _seen_worse(here.verdicts.get(bot), past.spans):
         since = _well_since(past.spans, here.now)
         return Ending(End.WELL, max(since, one.began)) if here.now - since >= calm else None
-    between = [span for span in past.spans if span.status is Status.HEALTHY and span.first > one.told]
+    look = here.verdicts.get(bot)
+    until = look.at if look else here.now  # what somebody saw after it, it cannot be wrong again since
+    between = [span for span in past.spans if span.status is Status.HEALTHY and one.told < span.first < until]
     if between and not calm and not one.incident:
         return Ending(End.AGAIN, between[0].first)
     return None
@@ -166,7 +177,7 @@ def resolved(one: Open, end: Ending, deeds: Sequence[Entry]) -> str:
         return f"{who}: over after {lasted}: stopped on purpose{by}."
     done = _done(deeds, several=not one.bot)
     again = " Something is wrong again; that is told by itself." if end.why is End.AGAIN else ""
-    return f"{who}: resolved after {lasted}: {done or 'nothing had to be done'}.{again}"
+    return f"{who}: resolved after {lasted}: {done or 'not by an action of botkeep'}.{again}"
 
 
 def _done(deeds: Sequence[Entry], *, several: bool) -> str:
@@ -182,13 +193,18 @@ def _deed(one: Entry, *, several: bool) -> str:
 
 
 def deeds_of(one: Open, entries: Iterable[Entry]) -> list[Entry]:
-    """What was done about it, of the outcomes of its bots."""
+    """What was done about it: of the entries of its bots since it began, the outcomes.
+
+    What was begun before it and ended before people knew of it was done for something else: the start from which the
+    bot came up, a second before it crashed.
+    """
+    found = [entry for entry in entries if entry.bot in one.bots and entry.at >= one.began - BEFORE]
+    begun = {entry.id for entry in found if entry.kind is Kind.INTENT}
     return [
         entry
-        for entry in entries
+        for entry in found
         if entry.kind is Kind.OUTCOME
-        and entry.bot in one.bots
-        and entry.at >= one.began - BEFORE
+        and (entry.ref is None or entry.ref in begun or entry.at >= one.told)
         and entry.result == Result.DONE
         and entry.action in {action.value for action in _DONE}
     ]

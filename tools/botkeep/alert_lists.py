@@ -10,6 +10,7 @@ from . import open_alerts, outbox, silences, telling
 from .bench import Bench
 from .channels import EXAMPLE, Channel
 from .judge import length
+from .listings import SilencedBot, silence_document
 from .model import UsageError
 from .notify import Courier, Measure, Message, Outcome, directory
 from .open_alerts import Open
@@ -178,15 +179,6 @@ class QueuedMessage(Document):
     error: str = ""
 
 
-class SilencedBot(Document):
-    """One bot of which nobody is told for a while."""
-
-    bot: str
-    until: str
-    reason: str
-    entry: str
-
-
 class AlertsDocument(Document):
     """Everything about being told."""
 
@@ -251,11 +243,6 @@ def _message(row: Row, found: Overview) -> QueuedMessage:
         sent_at=stamp(row.done) if row.done else None,
         error=row.error,
     )
-
-
-def silence_document(one: Silence) -> SilencedBot:
-    """One silence for a program."""
-    return SilencedBot(bot=one.bot, until=stamp(one.until), reason=one.reason, entry=one.entry)
 
 
 def silences_document(found: Sequence[Silence], now: datetime) -> SilencesDocument:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from .history import incident_began
-from .incidents import Incident
+from .incidents import WINDOW, Incident
 from .judge import length
 from .model import ActionReport, CauseClass, Fault, History, Result, Status, Verdict, Wanted
 from .open_alerts import SHARED, UNKNOWN, Known, Open
@@ -95,7 +95,7 @@ def due_together(
     told of now; what several have is told if one of them is not among these.
     """
     heard = [one for one in verdicts if one.bot not in silenced]
-    told_of = [one for one in incidents if any(bot not in silenced for bot in one.bots)]
+    told_of = [one for one in incidents if _is_news(one, known, silenced)]
     cases = [_Case(one, _members(one, verdicts), playbooks, histories, known) for one in told_of]
     shared = [alert for case in cases if (alert := case.alert())]
     covered = {pair for alert in shared for pair in alert.covers} | {pair for case in cases for pair in case.joined()}
@@ -116,12 +116,22 @@ def due_together(
     return (*shared, *alone, *stuck, *_unknown(heard, playbooks, histories, known))
 
 
+def _is_news(incident: Incident, known: Known, silenced: Container[str]) -> bool:
+    """Whether it has a bot of which people are told and do not know that already."""
+    heard = [bot for bot in incident.bots if bot not in silenced]
+    word = _value(incident.fault)
+    return bool(heard) and not (word and all(known.fault(bot, word) for bot in heard))
+
+
 def _value(fault: Fault | None) -> str:
     return fault.value if fault else ""
 
 
 def _members(incident: Incident, verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
-    return tuple(one for one in verdicts if one.bot in incident.bots)
+    """How its bots are: by this look, else by their newest one."""
+    seen = [one for one in verdicts if one.bot in incident.bots]
+    names = {one.bot for one in seen}
+    return (*seen, *(one for one in incident.elsewhere if one.bot not in names))
 
 
 @dataclass(frozen=True)
@@ -224,24 +234,69 @@ def opened(alert: Alert, own: Open | None, merged: Sequence[Open], now: datetime
     )
 
 
-def joining(incidents: Iterable[Incident], verdicts: Sequence[Verdict], known: Known) -> Iterable[Open]:
-    """Open incidents whose cause has reached further bots: the same ones, with these."""
+def joining(
+    incidents: Iterable[Incident],
+    verdicts: Sequence[Verdict],
+    known: Known,
+    now: datetime,
+    silenced: Container[str] = (),
+) -> Iterable[tuple[Open, tuple[Open, ...]]]:
+    """Open incidents whose cause has reached further bots: the same ones, with these; and what becomes part of them.
+
+    One bot's own incident, of which people heard a moment ago, becomes the one of all that have its cause; later it is
+    news that others have it too. `silenced`: bots that join when people are told of them again.
+    """
     for incident in incidents:
-        one = known.incident(incident.id)
+        parts = _alone_with(incident, known)
+        bots = [bot for bot in incident.bots if bot not in silenced]
+        new = {*bots} - {part.bot for part in parts}
+        just_now = any(abs(now - part.told) <= WINDOW for part in parts)
+        one = known.incident(incident.id) or (next(iter(parts), None) if just_now or not new else None)
         if one is None:
             continue
-        members = _members(incident, verdicts)
+        members = [each for each in _members(incident, verdicts) if each.bot not in silenced]
         same = [(member.bot, _value(member.fault)) for member in members if member.fault is incident.fault]
-        yield from _with(one, incident.bots, same)
+        for wider in _with(_made_one(one, parts, incident), bots, same, one):
+            yield wider, tuple(part for part in parts if part.id != one.id)
     for verdict in verdicts:
-        one = known.incident(reason_id(verdict)) if _is_unknown(verdict) else None
-        if one is not None:
-            yield from _with(one, (verdict.bot,), [(verdict.bot, UNKNOWN)])
+        found = known.incident(reason_id(verdict)) if _is_unknown(verdict) and verdict.bot not in silenced else None
+        if found is not None:
+            yield from ((wider, ()) for wider in _with(found, (verdict.bot,), [(verdict.bot, UNKNOWN)], found))
 
 
-def _with(one: Open, bots: Iterable[str], faults: Iterable[tuple[str, str]]) -> Iterable[Open]:
+def _alone_with(incident: Incident, known: Known) -> list[Open]:
+    """Incidents of single bots that are nothing but this one."""
+    if incident.fault is None:
+        return []
+    explained = {_value(fault) for fault in (incident.fault, *FOLLOWS)}
+    return [
+        one
+        for one in known.opens
+        if not one.incident
+        and one.bot in incident.bots
+        and (one.bot, incident.fault.value) in one.faults
+        and {fault for _, fault in one.faults} <= explained
+    ]
+
+
+def _made_one(one: Open, parts: Iterable[Open], incident: Incident) -> Open:
+    """With what people know by its parts."""
+    every = (one, *parts)
+    return replace(
+        one,
+        began=min(part.began for part in every),
+        bots=tuple(dict.fromkeys(bot for part in every for bot in part.bots)),
+        faults=_once(pair for part in every for pair in part.faults),
+        sentence=one.sentence if one.incident else incident.sentence,
+        severity=max((part.severity for part in every), key=SEVERITIES.index),
+        incident=incident.id,
+        given_up=tuple(dict.fromkeys(bot for part in every for bot in part.given_up)),
+    )
+
+
+def _with(one: Open, bots: Iterable[str], faults: Iterable[tuple[str, str]], before: Open) -> Iterable[Open]:
     wider = replace(one, bots=tuple(dict.fromkeys((*one.bots, *bots))), faults=_once((*one.faults, *faults)))
-    if wider != one:
+    if len(wider.bots) > 1 and wider != before:
         yield wider
 
 

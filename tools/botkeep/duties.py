@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from .bench import Bench
 from .durable import Lock
-from .ledger import Kind
+from .ledger import Kind, cursor_in, store_cursors
 from .model import Action, ActionReport, BotkeepError, ConfigError, EngineError, LedgerError, UsageError, iso, parse_iso
 
 if TYPE_CHECKING:  # most rounds have nothing to do here
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # most rounds have nothing to do here
     from .schedule import Due, Missed
 
 BACKUP, REPORT = "bot_backup", "bot_morning_report"
+SCHEDULE = "schedule"
+"""Cursor of no bot: when each task ran last."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def _due(bench: Bench) -> tuple[tuple[Due, ...], tuple[Missed, ...]]:
     """What the schedule wants now. A broken schedule is a problem of the round, not its end."""
     from .schedule import due, load_schedule, zone_of
 
-    ran = bench.cursor("", "schedule") or {}
+    ran = bench.cursor("", SCHEDULE) or {}
     now, zone = bench.clock(), zone_of(bench.fleet)
     try:
         tasks = load_schedule(bench.fleet.workspace)
@@ -67,6 +70,9 @@ def _run(bench: Bench, tasks: Sequence[str], missed: Sequence[Missed]) -> tuple[
         try:
             if task == BACKUP and any(bot.data_file for bot in bench.fleet.bots):
                 kept = back_up(bench)
+            if task == REPORT and bench.fleet.tells:
+                text = _morning(bench, missed, told=True)
+                continue
             if task == REPORT:
                 text = _morning(bench, missed)
         except (BotkeepError, OSError) as error:
@@ -79,29 +85,39 @@ def _run(bench: Bench, tasks: Sequence[str], missed: Sequence[Missed]) -> tuple[
 def _ran(bench: Bench, task: str) -> None:
     """Written down after it ran: what failed is due again at the next round."""
     try:
-        ran = bench.ledger.cursor("", "schedule") or {}
-        bench.ledger.set_cursor("", "schedule", {**ran, task: iso(bench.clock())})
+        with bench.ledger.writing() as db:
+            _mark(db, task, bench.clock())
     except LedgerError as error:
         bench.troubles.append(str(error))
 
 
-def _morning(bench: Bench, missed: Sequence[Missed]) -> str:
+def _mark(db: sqlite3.Connection, task: str, at: datetime) -> None:
+    """That it ran, in somebody's transaction."""
+    ran = cursor_in(db, "", SCHEDULE) or {}
+    store_cursors(db, [("", SCHEDULE, {**ran, task: iso(at)})])
+
+
+def _morning(bench: Bench, missed: Sequence[Missed], *, told: bool = False) -> str:
+    """The report; `told`: queued for everybody of the fleet, and marked as run in the same transaction, so that a
+    caller who is killed leaves either both or a report that is still due."""
     from .report_facts import report_since
-    from .report_words import told
+    from .report_words import told as worded
     from .schedule import zone_of
 
     home, zone = bench.fleet.workspace.home, zone_of(bench.fleet)
     report = report_since(bench, bench.clock() - timedelta(hours=24), missed)
-    if bench.fleet.tells:
-        _post(bench, told(report, zone, "plain", home=home).text.splitlines(), _pictures(bench, report))
-    return told(report, zone, "text", home=home).text
+    text = worded(report, zone, "text", home=home).text
+    if told:
+        _post(bench, worded(report, zone, "plain", home=home).text.strip().splitlines(), _pictures(bench, report))
+    return text
 
 
 def _post(bench: Bench, lines: Sequence[str], pictures: Sequence[str]) -> None:
-    """The report to everybody of the fleet."""
+    """The report to everybody of the fleet. Raises LedgerError: then it is due again."""
     from . import alert_text, telling
 
-    telling.post(bench, lines[0], alert_text.plain_message("info", lines[0], lines, pictures))
+    message = alert_text.plain_message("info", lines[0], lines, pictures)
+    telling.post(bench, lines[0], message, also=lambda db, entry: _mark(db, REPORT, entry.at))
 
 
 def _pictures(bench: Bench, report: HealthReport) -> list[str]:

@@ -33,6 +33,17 @@ _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY"
 
 
 @dataclass(frozen=True)
+class Share:
+    """One cause of one bot, and what it shares with another bot's if the two are equal: (kind, what, address)."""
+
+    kind: CauseKind
+    what: str
+    """Exchange, key, or disk."""
+    address: str
+    cause: Cause
+
+
+@dataclass(frozen=True)
 class Party:
     """One bot as incidents need it: how it is, and what it may share with others."""
 
@@ -46,6 +57,8 @@ class Party:
     """What names its API key: `$BINANCE_KEY@doge.env`. Empty: not known."""
     folder: str = ""
     """Where it writes."""
+    remembered: tuple[Share, ...] | None = None
+    """Of a bot that is not looked at now: what its newest look gave."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,8 @@ class Incident:
     advice: str = ""
     lines: str = ""
     """How often logs say so: `412 lines from 3 bots in 10 min`. Empty: no log does."""
+    elsewhere: tuple[Verdict, ...] = ()
+    """Of those bots that were not looked at now: how their newest look saw them."""
 
 
 @dataclass(frozen=True)
@@ -182,28 +197,37 @@ def _bans(cause: Cause, now: datetime) -> bool:
     return cause.until is not None and cause.until > now
 
 
-def incidents(parties: Sequence[Party], host: HostLook | None, now: datetime) -> tuple[Incident, ...]:
-    """What two or more bots have at once, what concerns most of them first. `parties`: every bot of the fleet.
+def incidents(
+    parties: Sequence[Party], host: HostLook | None, now: datetime, fleet: int | None = None
+) -> tuple[Incident, ...]:
+    """What two or more bots have at once, what concerns most of them first.
 
-    A bot that reaches no exchange because no name can be resolved is only counted for that.
+    `parties`: every bot of the fleet; or those that may share something, and `fleet`, how many there are in all. A bot
+    that reaches no exchange because no name can be resolved is only counted for that.
     """
     groups = [one.within_window(now) for one in _groups(parties, host)]
     nameless = {bot for one in groups if one.kind is CauseKind.DNS and len(one.bots) > 1 for bot in one.bots}
     reached = [one.without(nameless) for one in groups if one.kind is CauseKind.EXCHANGE]
     others = [one for one in groups if one.kind is not CauseKind.EXCHANGE]
     shared = [one for one in (*others, *_networks(reached)) if len(one.bots) > 1]
-    found = [_incident(one, len(parties), host, now) for one in shared]
+    elsewhere = {one.bot: one.verdict for one in parties if one.remembered is not None}
+    found = [_incident(one, len(parties) if fleet is None else fleet, host, now, elsewhere) for one in shared]
     return tuple(sorted(found, key=lambda one: (-len(one.bots), one.id)))
 
 
 def _groups(parties: Iterable[Party], host: HostLook | None) -> list[_Group]:
     groups: dict[_Place, _Group] = {}
     for party in parties:
-        for cause in (*party.verdict.causes, *_certain(party.verdict)):
-            place = _place(party, cause, host) if cause.this_run else None
-            if place is not None:
-                groups.setdefault(place, _Group(*place)).shares.append(_Share(party.bot, cause))
+        for one in shares_of(party, host) if party.remembered is None else party.remembered:
+            place = one.kind, one.what, one.address
+            groups.setdefault(place, _Group(*place)).shares.append(_Share(party.bot, one.cause))
     return list(groups.values())
+
+
+def shares_of(party: Party, host: HostLook | None) -> tuple[Share, ...]:
+    """What this bot has that others may have too."""
+    causes = [one for one in (*party.verdict.causes, *_certain(party.verdict)) if one.this_run]
+    return tuple(Share(*place, one) for one in causes if (place := _place(party, one, host)) is not None)
 
 
 def _certain(verdict: Verdict) -> Iterator[Cause]:
@@ -239,8 +263,8 @@ def _exchange_of(party: Party, cause: Cause) -> str:
 
 
 def _disk_of(folder: str, host: HostLook | None) -> str:
-    """What stands for the disk in the machine's look; a folder that it did not ask for stands for itself."""
-    return next((one.path for one in host.disks if folder in one.paths), folder) if host else folder
+    """What stands for the disk in every look; a folder that the machine's look did not ask for stands for itself."""
+    return next((one.mount or one.path for one in host.disks if folder in one.paths), folder) if host else folder
 
 
 def _networks(reached: Sequence[_Group]) -> list[_Group]:
@@ -255,7 +279,9 @@ def _networks(reached: Sequence[_Group]) -> list[_Group]:
 # ---------------------------------------------------------------------------------------------------- in words
 
 
-def _incident(group: _Group, fleet: int, host: HostLook | None, now: datetime) -> Incident:
+def _incident(
+    group: _Group, fleet: int, host: HostLook | None, now: datetime, elsewhere: Mapping[str, Verdict]
+) -> Incident:
     leading = max(group.causes, key=lambda one: (_bans(one, now), one.count))
     until = group.until(now)
     ends = f" until {_clock(until, now)}" if until else ""
@@ -270,6 +296,7 @@ def _incident(group: _Group, fleet: int, host: HostLook | None, now: datetime) -
         until=until,
         advice=next((one.advice for one in (leading, *group.causes) if one.advice), ""),
         lines=_counted(group.lines, len(group.bots), group.last - group.since) if group.lines else "",
+        elsewhere=tuple(elsewhere[bot] for bot in group.bots if bot in elsewhere),
     )
 
 
@@ -303,7 +330,8 @@ def _of_the_host(group: _Group, host: HostLook | None) -> str:
         way = "ahead" if host.clock_offset > 0 else "behind"
         return f"by what a log says, this machine's clock is {abs(host.clock_offset):.1f} s {way}"
     found = [one.text for one in host.causes if one.id == group.kind.value]
-    return next((text for text in found if group.what in text), "")
+    paths = [one.path for one in host.disks if group.what in (one.mount, one.path)] or [group.what]
+    return next((text for text in found if any(path in text for path in paths)), "")
 
 
 def _names(bots: Sequence[str]) -> str:

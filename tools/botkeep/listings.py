@@ -10,10 +10,12 @@ from .model import ActionReport, Observation, Verdict
 from .results import (
     ActionDocument,
     BotVerdict,
+    Check,
     Document,
     PlaybookDocument,
     SharedTrouble,
     action_document,
+    check_document,
     incident_document,
     moment,
     plain,
@@ -25,7 +27,8 @@ from .results import (
 if TYPE_CHECKING:
     from .doctor import DoctorLine
     from .playbooks import Playbooks
-    from .rounds import RoundReport
+    from .rounds import CheckReport, RoundReport
+    from .silences import Silence
 
 
 class BotStatus(Document):
@@ -41,16 +44,46 @@ class BotStatus(Document):
     last_trade_at: str | None = None
 
 
+class SilencedBot(Document):
+    """One bot of which nobody is told for a while."""
+
+    bot: str
+    until: str
+    reason: str
+    entry: str
+
+
+def silence_document(one: Silence) -> SilencedBot:
+    """One silence for a program."""
+    return SilencedBot(bot=one.bot, until=stamp(one.until), reason=plain(one.reason), entry=one.entry)
+
+
+class FullCheck(Check):
+    """A look at bots, all of them."""
+
+    silenced: tuple[SilencedBot, ...] = ()
+
+
+def full_check(report: CheckReport) -> FullCheck:
+    """With the healthy ones, and of whom nobody is told."""
+    silenced = tuple(silence_document(one) for one in report.silenced)
+    return FullCheck(**dict(check_document(report, fold=False)), silenced=silenced)
+
+
 class StatusTable(Document):
     """Every bot that was asked for, in their order. Doubtful faults are in it: nobody took a second look."""
 
     at: str
     bots: list[BotStatus]
+    silenced: tuple[SilencedBot, ...] = ()
 
 
-def status_document(seen: Sequence[tuple[Verdict, Observation]], now: datetime) -> StatusTable:
-    """What one look gave."""
-    return StatusTable(at=stamp(now), bots=[_status(verdict, look) for verdict, look in seen])
+def status_document(
+    seen: Sequence[tuple[Verdict, Observation]], now: datetime, silenced: Sequence[Silence] = ()
+) -> StatusTable:
+    """What one look gave, and of whom nobody is told."""
+    bots = [_status(verdict, look) for verdict, look in seen]
+    return StatusTable(at=stamp(now), bots=bots, silenced=tuple(silence_document(one) for one in silenced))
 
 
 def _status(verdict: Verdict, look: Observation) -> BotStatus:

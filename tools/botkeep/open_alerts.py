@@ -113,10 +113,11 @@ def keep(db: sqlite3.Connection, *opens: Open, ended: Iterable[str] = ()) -> Non
     db.executemany("DELETE FROM alerts_open WHERE entry = ?", [(_seq(one),) for one in ended])
 
 
-def keep_quietly(ledger: Ledger, opens: Iterable[Open]) -> None:
-    """The same where there is nothing to say. Raises LedgerError."""
+def keep_quietly(ledger: Ledger, opens: Iterable[Open], ended: Iterable[str] = ()) -> None:
+    """The same where there is nothing to say; what somebody else has ended meanwhile stays so. Raises LedgerError."""
     with ledger.writing() as db:
-        keep(db, *opens)
+        there = {one.id for one in known_in(db).opens}
+        keep(db, *(one for one in opens if one.id in there), ended=ended)
 
 
 def _seq(id_: str) -> int:

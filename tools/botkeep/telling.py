@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from . import alert_life, alert_text, alerts, open_alerts, outbox, silences
+from . import alert_life, alert_text, alerts, open_alerts, outbox, silences, together
 from .bench import Bench
 from .durable import Lock
 from .incidents import Incident
-from .ledger import Entry, Kind
+from .ledger import Entry, Kind, Within
 from .model import Action, ActionReport, EngineError, History, LedgerError, Status, Verdict
 from .notify import ENTRY, Courier, Directory, Message, directory
 from .open_alerts import Known, Open
@@ -53,12 +53,21 @@ def tell(
         return _Telling(bench, verdicts, found, actions, verdicts if after is None else after).run()
 
 
-def post(bench: Bench, sentence: str, message: Message) -> Entry:
-    """Tell everybody of the fleet something that is no incident: a report. Recorded and queued. Raises LedgerError."""
+def post(bench: Bench, sentence: str, message: Message, also: Within | None = None) -> Entry:
+    """Tell everybody of the fleet something that is no incident: a report. Recorded and queued. Raises LedgerError.
+
+    `also`: what is true from then on, written in the same transaction.
+    """
     queue = outbox.queueing(directory(bench.fleet).of(()), message)
+
+    def within(db: sqlite3.Connection, entry: Entry) -> None:
+        queue(db, entry)
+        if also is not None:
+            also(db, entry)
+
     return bench.journal.record(
         Kind.ALERT, at=bench.clock(), bot=None, action=Action.ALERT.value, actor=bench.actor.value, sentence=sentence,
-        data={"report": True}, within=queue,
+        data={"report": True}, within=within,
     )  # fmt: skip
 
 
@@ -117,6 +126,7 @@ class _Telling:
     @cached_property
     def histories(self) -> dict[str, History]:
         bots = {one.bot for one in self.verdicts if one.status in (Status.FAULTY, Status.UNKNOWN)}
+        bots |= {one.bot for incident in self.found for one in incident.elsewhere}
         bots |= {bot for one in self.known.opens for bot in one.bots}
         return {bot: self.bench.history(bot) for bot in bots}
 
@@ -126,9 +136,24 @@ class _Telling:
             verdicts={one.bot: one for one in self.after},
             histories=self.histories,
             configured=frozenset(entry.name for entry in self.bench.fleet.entries),
-            standing=frozenset(one.id for one in self.found),
+            standing=frozenset(one.id for one in self._standing),
             now=self.now,
+            newly_seen=self._newly_seen(),
         )
+
+    @cached_property
+    def _standing(self) -> tuple[Incident, ...]:
+        """What several have by everybody's newest look, where something of that kind is open."""
+        if not any(one.incident for one in self.known.opens):
+            return tuple(self.found)
+        ids = {one.id for one in self.found}
+        return (*self.found, *(one for one in together.standing(self.bench, self.verdicts) if one.id not in ids))
+
+    def _newly_seen(self) -> frozenset[str]:
+        looked_at = {one.bot for one in self.after}
+        configured = {entry.name for entry in self.bench.fleet.entries}
+        others = {bot for one in self.known.opens if one.incident for bot in one.bots if bot in configured} - looked_at
+        return together.newly_seen(self.bench, sorted(others), self.histories) if others else frozenset()
 
     @cached_property
     def silenced(self) -> frozenset[str]:
@@ -159,18 +184,33 @@ class _Telling:
     # --- new ones
 
     def _due(self, known: Known) -> tuple[alerts.Alert, ...]:
-        fresh = [one for one in self.verdicts if not alert_life.is_outdated(one, self._ended)]
-        names = {one.bot for one in fresh if one.status is Status.FAULTY}
+        names = {one.bot for one in self._fresh if one.status is Status.FAULTY}
         reports = [one for one in self.actions if one.bot in names]
-        looked_at = {one.bot for one in fresh}
-        found = [one for one in self.found if looked_at.issuperset(one.bots)]
-        return alerts.due_together(fresh, found, self.bench.playbooks, self.histories, known, reports, self.silenced)
+        return alerts.due_together(
+            self._fresh, self._fresh_found, self.bench.playbooks, self.histories, known, reports, self.silenced
+        )
+
+    @cached_property
+    def _fresh(self) -> list[Verdict]:
+        """Looks after which nobody was told that it is over."""
+        return [one for one in self.verdicts if not alert_life.is_outdated(one, self._ended)]
+
+    @cached_property
+    def _fresh_found(self) -> list[Incident]:
+        """What several have by such looks alone."""
+        looks = (*self._fresh, *(each for one in self.found for each in one.elsewhere))
+        fresh = {one.bot for one in looks if not alert_life.is_outdated(one, self._ended)}
+        return [one for one in self.found if fresh.issuperset(one.bots)]
 
     def _join(self) -> None:
-        wider = list(alerts.joining(self.found, self.verdicts, self.known))
-        if wider:
-            self.known = self.known.having(*wider)
-            self._keep(wider)
+        """Further bots of an incident that people know: nothing is said of them now, but soon."""
+        joined = list(alerts.joining(self._fresh_found, self.verdicts, self.known, self.now, self.silenced))
+        if not joined:
+            return
+        wider = [alert_life.reminded_soon(one, self.now) for one, _ in joined]
+        gone = [part.id for _, parts in joined for part in parts]
+        self.known = self.known.without(gone).having(*wider)
+        self._keep(wider, gone)
 
     def _open(self, alert: alerts.Alert) -> None:
         """A new incident; or a further fault of a bot of which people know already."""
@@ -212,7 +252,7 @@ class _Telling:
 
     def _sentence(self, one: Open) -> str:
         """How it is now, in the words of the newest look; else as it was told."""
-        shared = next((incident.sentence for incident in self.found if incident.id == one.incident), "")
+        shared = next((incident.sentence for incident in self._standing if incident.id == one.incident), "")
         own = next((verdict.sentence for verdict in self.after if verdict.bot == one.bot), "")
         return shared or own or one.sentence
 
@@ -220,7 +260,8 @@ class _Telling:
 
     def _end(self, opens: Iterable[Open]) -> list[tuple[Open, alert_life.Ending]]:
         """Those of these that are over, told. What is silenced is told when that ends."""
-        over = [(one, end) for one in opens if (end := alert_life.ending(one, self.state, self._ended))]
+        ends = [(one, end) for one in opens if (end := alert_life.ending(one, self.state, self._ended))]
+        over = [(one, end) for one, end in ends if not self._is_acted_on(one, end)]
         spoken = [(one, end) for one, end in over if not self._is_silenced(one.bots)]
         for one, end in spoken:
             sentence = alert_life.resolved(one, end, self._deeds(one))
@@ -234,13 +275,27 @@ class _Telling:
         self.known = self.known.without(one.id for one, _ in spoken)
         return spoken
 
+    def _is_acted_on(self, one: Open, end: alert_life.Ending) -> bool:
+        """Whether somebody else's action on it is under way: whether it helped, and what it was, its outcome says."""
+        by_itself = end.why in (alert_life.End.WELL, alert_life.End.AGAIN)
+        return by_itself and not self._under_way.isdisjoint(one.bots)
+
+    @cached_property
+    def _under_way(self) -> frozenset[str]:
+        try:
+            return frozenset(entry.bot for entry in self.bench.ledger.open_intents() if entry.bot)
+        except LedgerError as error:
+            self._trouble(error)
+            return frozenset()
+
     @cached_property
     def _ended(self) -> list[Entry]:
         return self._entries(kinds=[Kind.ALERT], since=self.now - alert_life.RECENTLY)
 
     def _deeds(self, one: Open) -> list[Entry]:
         since = one.began - alert_life.BEFORE
-        entries = [entry for bot in one.bots for entry in self._entries(bot=bot, kinds=[Kind.OUTCOME], since=since)]
+        kinds = [Kind.INTENT, Kind.OUTCOME]
+        entries = [entry for bot in one.bots for entry in self._entries(bot=bot, kinds=kinds, since=since)]
         return alert_life.deeds_of(one, sorted(entries, key=lambda entry: entry.seq))
 
     def _entries(self, **which: Any) -> list[Entry]:
@@ -257,9 +312,9 @@ class _Telling:
         zone = zone_of(self.bench.fleet)
         return alert_text.Writer(self.bench.fleet.workspace.home, zone, self.bench.troubles)
 
-    def _keep(self, opens: Iterable[Open]) -> None:
+    def _keep(self, opens: Iterable[Open], ended: Iterable[str] = ()) -> None:
         try:
-            open_alerts.keep_quietly(self.bench.ledger, opens)
+            open_alerts.keep_quietly(self.bench.ledger, opens, ended)
         except LedgerError as error:
             self._trouble(error)
 

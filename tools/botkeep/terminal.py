@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, TextIO
 
 from .model import ActionReport, Cause, Diagnosis, Observation, StoreError, Verdict
+from .silences import sentences
 from .untrusted import strip
 
 if TYPE_CHECKING:
@@ -107,9 +108,10 @@ def incident_lines(incidents: Iterable[Incident], zone: tzinfo) -> Iterator[str]
 
 
 def check_lines(report: CheckReport, zone: tzinfo, *, colour: bool) -> Iterator[str]:
-    """What bots share first, then each bot, then what a person should mend."""
+    """What bots share first, then each bot, of whom nobody is told, then what a person should mend."""
     yield from incident_lines(report.incidents, zone)
     yield from verdict_lines(report.verdicts, colour=colour)
+    yield from (strip(one) for one in sentences(report.silenced, report.at, zone))
     yield from labelled("mend", report.problems)
 
 
