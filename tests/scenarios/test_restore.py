@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from botkeep import by_playbook
 from botkeep.demo import tear
+from botkeep.ledger import Kind
 from botkeep.model import Actor, BotkeepError, Fault, Result, Status, utc_now
 from support.fleet import Fleet, alive, entry, fleet, wait_for
 
@@ -90,12 +96,103 @@ def test_a_round_restores_without_an_assistant(one: Fleet) -> None:
     assert wait_for(lambda: one.verdict().status is Status.HEALTHY)
 
 
+KILLED_AFTER = """
+import os, signal, sys
+from pathlib import Path
+from botkeep.model import Actor
+from botkeep.rounds import Desk
+from botkeep.workspace import Workspace
+go_on = os.replace
+def replace(old, new):
+    go_on(old, new)
+    if str(new).endswith("data/doge.csv"):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+Desk.open(Workspace(Path(sys.argv[1])), Actor.ROUND).round()
+"""
+
+
+@pytest.mark.parametrize("call", ["round()", "round_for(['doge'])"])
+def test_damage_is_told_before_it_is_mended_so_that_a_kill_cannot_hide_it(one: Fleet, call: str) -> None:
+    two_rows_lost(one)
+    killed = subprocess.run([sys.executable, "-c", KILLED_AFTER.replace("round()", call), one.home], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (told,) = one.desk().ledger.entries(kinds=[Kind.ALERT])
+    assert told.data["fault"] == Fault.DATA_CORRUPT
+
+
+def two_rows_lost(one: Fleet) -> None:
+    """Seen to be sound, then dead, with zeros where the end of one row and the beginning of the next were."""
+    pid = one.up(rows=8)
+    assert one.desk().back_up()[0].result is Result.DONE
+    before = one.rows()
+    wait_for(lambda: one.rows() >= before + 6)
+    os.kill(pid, signal.SIGSTOP)
+    one.desk().check(confirm=False)
+    one.kill(pid)
+    with one.data().open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        last = one.data().read_bytes().rstrip(b"\n").rfind(b"\n")
+        assert last < size - 10
+        file.seek(last - 5)
+        file.write(b"\0" * 10)
+
+
+def test_a_round_that_is_killed_when_the_new_file_is_in_place_leaves_a_bot_that_the_next_one_starts(one: Fleet) -> None:
+    """What was verified before had more rows than could be restored: that must not keep the bot down for ever."""
+    two_rows_lost(one)
+    killed = subprocess.run([sys.executable, "-c", KILLED_AFTER, one.home], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    done = one.desk(Actor.ROUND).round()
+    assert [(report.action, report.result) for report in done.actions] == [("restart", Result.DONE)]
+    (restored,) = one.desk().ledger.entries(bot="doge", kinds=[Kind.OUTCOME], action="restore")
+    assert restored.result == "done"
+    assert restored.sentence.endswith(" Whoever restored it was interrupted before it could say so.")
+    assert one.verdict().status is Status.HEALTHY
+
+
+def test_a_restore_that_was_killed_before_it_replaced_the_file_is_said_to_have_changed_nothing(one: Fleet) -> None:
+    """A file that has only lost its torn end begins with just the bytes of the new one."""
+    pid = one.up(rows=8)
+    assert one.desk().back_up()[0].result is Result.DONE
+    one.kill(pid)
+    with one.data().open("ab") as file:
+        file.write(b"2026-11-2")
+    before = one.data().read_bytes()
+    code = KILLED_AFTER.replace("    go_on(old, new)\n", "").replace("    if ", "    if not ", 1)
+    code = code.replace("        os.kill(os.getpid(), signal.SIGKILL)", "        return go_on(old, new)")
+    code = code.replace("os.replace = replace", "    os.kill(os.getpid(), signal.SIGKILL)\nos.replace = replace")
+    killed = subprocess.run([sys.executable, "-c", code, one.home], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert one.data().read_bytes() == before
+    done = one.desk(Actor.ROUND, clock=lambda: utc_now() + timedelta(hours=1)).round()  # it counts for the back-off
+    assert [(report.action, report.result) for report in done.actions] == [("restore", Result.DONE)]
+    first, second = one.desk().ledger.entries(bot="doge", kinds=[Kind.OUTCOME], action="restore")
+    assert (first.result, second.result) == ("failed", "done")
+    assert first.sentence == "doge: a restore was interrupted before it changed its data file."
+
+
+def test_a_bot_that_trades_seldom_is_well_after_a_restore_that_could_not_bring_all_rows_back(one: Fleet) -> None:
+    two_rows_lost(one)
+    (one.home / "paper_bot.py").write_text("import time\nwhile True:\n    time.sleep(1)\n")
+    done = one.desk(Actor.ROUND).round()
+    assert [(report.action, report.result) for report in done.actions] == [("restore", Result.DONE)]
+    assert one.verdict().status is Status.HEALTHY
+    later = one.desk(Actor.ROUND, clock=lambda: utc_now() + timedelta(hours=1))
+    for _ in range(2):
+        verdict = later.check().verdicts[0]
+        assert Fault.DATA_CORRUPT not in verdict.faults, verdict.sentence
+    with one.data().open("r+b") as file:
+        file.truncate(one.data().read_bytes().rstrip(b"\n").rfind(b"\n") + 1)
+    assert later.check().verdicts[0].fault is Fault.DATA_CORRUPT, "rows that are lost after it are lost"
+
+
 def test_a_round_that_comes_second_to_a_restore_does_nothing_and_calls_nobody(one: Fleet) -> None:
     dead_and_damaged(one)
     late = one.desk(Actor.ROUND)
     found = late.check().verdicts[0]
     assert one.desk(Actor.ROUND).round().actions[0].result is Result.DONE
-    report = late._act_on(late.bench(), found)
+    report = by_playbook.act_on(late.bench(), found)
     assert report
     assert report.result is Result.COALESCED, report.sentence
     assert "somebody else restored it meanwhile" in report.sentence
@@ -184,7 +281,7 @@ def test_the_report_counts_what_happened(one: Fleet) -> None:
     one.kill(one.up())
     one.desk(Actor.ROUND).round()
     desk = one.desk()
-    text = desk.report_told(desk.report(utc_now().replace(hour=0)), "plain")
+    text = desk.report_told(desk.report(utc_now() - timedelta(hours=1)), "plain")
     assert "doge" in text
     assert "1 restart" in text
     assert "USDT" in text

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from botkeep import act
-from botkeep.model import Actor, BotkeepError, Fault, LedgerError, Result, Status, utc_now
+from botkeep.model import ActionReport, Actor, BotkeepError, Fault, LedgerError, Result, Status, utc_now
+from botkeep.runtimes.procs import ProcessTable
 from support.fleet import Fleet, alive, entry, fleet, wait_for
+from support.watcher import BOTKEEP
 
 
 @pytest.fixture
@@ -104,6 +110,170 @@ def test_a_person_may_start_what_a_person_stopped(one: Fleet) -> None:
     for _ in range(2):
         assert person.stop("doge", "wait").result is Result.DONE
         assert person.start("doge", "go on").result is Result.DONE
+
+
+def test_an_assistant_is_refused_what_a_person_stopped_and_is_told_what_a_person_can_run(one: Fleet) -> None:
+    one.up()
+    person, assistant = one.desk(Actor.PERSON), one.desk(Actor.ASSISTANT)
+    assert person.stop("doge", "holiday").result is Result.DONE
+    for ask in (assistant.restart, assistant.start):
+        refusal = ask("doge", "it is down")
+        assert refusal.result is Result.REFUSED
+        assert re.search(r"a person stopped it at 2\d{3}-[\d-]+ [\d:]+Z: holiday\.", refusal.sentence), refusal.sentence
+        assert "Not before a person starts it (`botkeep start doge`)." in refusal.sentence
+    assert assistant.stop("doge", "so that it is my own").result is Result.DONE
+    assert assistant.restart("doge", "it was my own stop").result is Result.REFUSED
+    assert "stopped by a person" in one.verdict().sentence
+    assert person.start("doge", "back").result is Result.DONE
+    assert assistant.stop("doge", "a pause").result is Result.DONE
+    assert assistant.restart("doge", "go on").result is Result.DONE
+
+
+@pytest.mark.parametrize("days", [9, 400])
+def test_a_persons_stop_outranks_an_assistants_of_the_day_after_however_long_ago(one: Fleet, days: int) -> None:
+    one.up()
+    assert one.desk(Actor.PERSON).stop("doge", "a long holiday").ok
+    day_after = one.desk(Actor.ASSISTANT, clock=lambda: utc_now() + timedelta(days=1))
+    assert day_after.stop("doge", "to be sure").ok
+    later = one.desk(Actor.ASSISTANT, clock=lambda: utc_now() + timedelta(days=days))
+    refusal = later.restart("doge", "it is down")
+    assert refusal.result is Result.REFUSED
+    assert "a long holiday" in refusal.sentence
+
+
+def test_a_persons_stop_wins_against_a_restart_that_waited_for_it(one: Fleet) -> None:
+    pid = one.up()
+    os.kill(pid, signal.SIGSTOP)  # its stop takes as long as its grace
+    assistant = one.desk(Actor.ASSISTANT)
+    assert assistant.check(["doge"]).verdicts[0].fault is Fault.BOT_HUNG
+    person = one.desk(Actor.PERSON)
+    ledger = one.desk().ledger
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(person.stop, "doge", "I sell by hand")
+        wait_for(lambda: ledger.open_intents("doge"))
+        refusal = assistant.restart("doge", "it hangs")
+        assert stopping.result().result is Result.DONE
+    assert refusal.result is Result.REFUSED
+    assert "I sell by hand" in refusal.sentence
+    assert one.verdict().status is Status.STOPPED
+
+
+@pytest.mark.parametrize("actor", [Actor.ASSISTANT, Actor.ROUND])
+def test_what_was_seen_a_moment_before_a_persons_stop_starts_nothing(
+    one: Fleet, monkeypatch: pytest.MonkeyPatch, actor: Actor
+) -> None:
+    """What was just seen counts for a moment; here that moment lasts for the whole stop."""
+    monkeypatch.setattr("botkeep.bench.ONE_MOMENT", 60.0)
+    pid = one.up()
+    os.kill(pid, signal.SIGSTOP)
+    bench = one.desk(actor).bench()
+    assert bench.look("doge").observation.runtime.instances[0].pid == pid
+    bench.table()
+    assert one.desk(Actor.PERSON).stop("doge", "I sell by hand").ok
+    only_for = Fault.BOT_HUNG if actor is Actor.ROUND else None
+    report = act.restart(bench, bench.fleet.bots[0], "it hangs", only_for=only_for)
+    assert report.result in (Result.REFUSED, Result.COALESCED)
+    assert one.verdict().status is Status.STOPPED
+
+
+def test_a_persons_stop_that_was_killed_in_the_middle_is_not_undone(one: Fleet) -> None:
+    pid = one.up()
+    os.kill(pid, signal.SIGSTOP)
+    stopping = subprocess.Popen(
+        [BOTKEEP, "stop", "doge", "--home", one.home], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    ledger = one.desk().ledger
+    wait_for(lambda: ledger.open_intents("doge"))
+    stopping.kill()
+    stopping.wait()
+    assert alive(pid)
+    done = one.desk(Actor.ROUND).round()
+    assert [report.result for report in done.actions] == [Result.REFUSED]
+    assert "a person stopped it at" in done.actions[0].sentence
+    assert one.desk(Actor.ASSISTANT).restart("doge", "it hangs").result is Result.REFUSED
+    assert alive(pid)
+    assert one.desk(Actor.PERSON).stop("doge", "again").ok
+    assert one.verdict().status is Status.STOPPED
+
+
+def test_a_stop_written_by_a_clock_far_behind_is_still_the_newest_wish(one: Fleet) -> None:
+    one.up()
+    behind = one.desk(Actor.PERSON, clock=lambda: utc_now() - timedelta(days=400))
+    assert behind.stop("doge", "holiday").ok
+    done = one.desk(Actor.ROUND).round()
+    assert done.actions == ()
+    assert done.verdicts[0].status is Status.STOPPED
+    assert one.desk(Actor.ASSISTANT).restart("doge", "it is down").result is Result.REFUSED
+
+
+@contextmanager
+def full_ledger(one: Fleet) -> Iterator[None]:
+    """Nothing can be written into it, as on a full disk."""
+    with closing(sqlite3.connect(one.workspace.ledger_file)) as ledger:
+        ledger.execute("CREATE TRIGGER full BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'full'); END")
+    yield
+    with closing(sqlite3.connect(one.workspace.ledger_file)) as ledger:
+        ledger.execute("DROP TRIGGER full")
+
+
+def unrecorded_stop(one: Fleet, actor: Actor) -> ActionReport:
+    report = one.desk(actor).stop("doge", "it trades like mad")
+    assert "It is not recorded yet" in report.sentence
+    return report
+
+
+def test_an_assistants_stop_that_could_not_be_recorded_is_an_assistants_to_take_back(one: Fleet) -> None:
+    one.up()
+    with full_ledger(one):
+        assert unrecorded_stop(one, Actor.ASSISTANT).ok
+    assert one.desk(Actor.ROUND).round().verdicts[0].status is Status.STOPPED
+    assert one.desk().ledger.last_wish("doge").actor == Actor.ASSISTANT
+    report = one.desk(Actor.ASSISTANT).restart("doge", "it was my own stop")
+    assert report.result is Result.DONE, report.sentence
+
+
+@pytest.mark.parametrize("actors", [(Actor.PERSON, Actor.ASSISTANT), (Actor.ASSISTANT, Actor.PERSON)])
+def test_of_stops_that_could_not_be_recorded_a_persons_is_the_one(one: Fleet, actors: tuple[Actor, Actor]) -> None:
+    one.up()
+    with full_ledger(one):
+        assert all(unrecorded_stop(one, actor).ok for actor in actors)
+    report = one.desk(Actor.ASSISTANT).restart("doge", "it is down")
+    assert report.result is Result.REFUSED
+    assert "a person stopped it at" in report.sentence
+
+
+def test_a_stop_that_failed_and_could_not_be_recorded_is_not_said_to_have_worked(
+    one: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked from inside of the bot, where nothing may be ended."""
+    pid = one.up()
+    with full_ledger(one), monkeypatch.context() as inside:
+        inside.setattr(ProcessTable, "own_line", frozenset({os.getpid(), pid}))
+        assert unrecorded_stop(one, Actor.PERSON).result is Result.FAILED
+    assert one.verdict().pid == pid
+    (last,) = one.desk().memory("doge", None, 1)
+    assert "doge could not be stopped while the ledger could not be written" in last.sentence
+    os.kill(pid, signal.SIGSTOP)
+    report = one.desk(Actor.ASSISTANT).restart("doge", "it hangs")
+    assert report.result is Result.REFUSED, report.sentence
+    assert "a person stopped it at" in report.sentence
+
+
+def test_a_look_that_is_written_down_after_the_bot_died_does_not_say_that_it_is_well_again(one: Fleet) -> None:
+    """A round lets starts go first: meanwhile another one sees the death, and tells people."""
+    pid = one.up()
+    one.edit("bot-not-running", "mode: auto", "mode: ask")
+    one.edit("bot-not-running", r"alert: {after: \w+", "alert: {after: 0s")
+
+    def meanwhile(seen: object) -> None:
+        one.kill(pid)
+        told = one.desk(Actor.ROUND).round_for(["doge"])
+        assert [alert.fault for alert in told.alerts] == [Fault.BOT_NOT_RUNNING]
+
+    assert one.desk(Actor.ROUND).round_for(["doge"], meanwhile).alerts == ()
+    ledger = one.desk().ledger
+    assert ledger.spans("doge")[-1].up is False
+    assert not any(entry.data.get("resolved") for entry in ledger.entries(bot="doge"))
 
 
 def test_restarts_of_a_bot_that_was_well_do_not_use_up_what_a_failure_needs(one: Fleet) -> None:

@@ -20,9 +20,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from botkeep.model import Actor, LedgerError, Status
-from support.day_callers import WHIMS
+from support.day_callers import HANDS, WHIMS
 from support.fleet import Fleet, alive, fleet, wait_for
 from support.moved_clock import MovedClock
 from support.watcher import BOTKEEP, Watcher
@@ -33,7 +34,7 @@ ROUNDS, EVERY = 288, timedelta(minutes=5)
 ASSISTANTS = 3
 CALM = 24
 """Rounds at the end in which nothing happens any more."""
-HIT, CRASHING, HANDS = ("ada", "bea", "cleo"), "dora", "hand"
+HIT, CRASHING = ("ada", "bea", "cleo"), "dora"
 BOTS = (*HIT, CRASHING, HANDS, WHIMS)
 CASUALTIES = ("kill",) * 4 + ("freeze",) * 3 + ("copy",) * 2 + ("tear",) * 2 + ("zero",) * 2
 ZEROED = 40
@@ -53,8 +54,10 @@ class Done:
     pid: int = 0
     other: int = 0
     """Of a copy: the one that ran already."""
-    rows: int = 0
-    """Of a damage: how many whole rows it may cost."""
+    mark: int = 0
+    """Of a damage: how many trades the bot had written by then."""
+    rows: tuple[str, ...] = ()
+    """Of zeros: the trades that stood where they are now."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +191,8 @@ class Day:
         if what not in ("two rounds", "kill cron"):  # the round itself
             getattr(self, f"_{what.replace(' ', '_')}")(bot)
 
-    def _note(self, what: str, bot: str = "", **more: int) -> None:
-        self.done.append(Done(self.round, what, bot, self.clock.now(), time.monotonic_ns(), **more))
+    def _note(self, what: str, bot: str = "", pid: int = 0, **more: Any) -> None:
+        self.done.append(Done(self.round, what, bot, self.clock.now(), time.monotonic_ns(), pid, **more))
 
     def living(self, bot: str) -> int:
         """The pid that stamps now; 0: none."""
@@ -230,9 +233,9 @@ class Day:
         """Half a row at the end, and dead: the next run's first row continues it."""
         if pid := self.living(bot):
             file = os.open(self.bots.data(bot), os.O_WRONLY | os.O_APPEND)
+            self._note("tear", bot, pid=pid, mark=len(self.wrote(bot)))
             os.write(file, b"%d-99999,2026-11-2" % pid)
             os.close(file)
-            self._note("tear", bot, pid=pid, rows=2)
             os.kill(pid, signal.SIGKILL)
 
     def _zero(self, bot: str) -> None:
@@ -241,9 +244,11 @@ class Day:
             file = os.open(self.bots.data(bot), os.O_RDWR)
             size = os.fstat(file).st_size
             if size > 400:
+                self._note("zero", bot, pid=pid, mark=len(self.wrote(bot)), rows=_rows_at(file, size - 2 * ZEROED))
                 os.pwrite(file, bytes(ZEROED), size - 2 * ZEROED)
+            else:
+                self._note("kill", bot, pid=pid)
             os.close(file)
-            self._note("zero", bot, pid=pid, rows=3)
             os.kill(pid, signal.SIGKILL)
 
     def _crash(self, bot: str) -> None:
@@ -264,6 +269,9 @@ class Day:
             assert report.ok, report.sentence
 
     def _stop(self, bot: str) -> None:
+        """Now and then of one that hangs, while everybody else is about to restart it."""
+        if self.chance.random() < 0.5:
+            self._freeze(bot)
         report = self.bots.desk(Actor.PERSON, self.clock.now).stop(bot, "a person wants it down")
         assert report.ok, report.sentence
         self._note("stop", bot)
@@ -305,6 +313,13 @@ class Day:
 
     # ------------------------------------------------------------------------------------------------ the truth
 
+    def wrote(self, bot: str) -> list[str]:
+        """Its trades so far, as it wrote them."""
+        try:
+            return (self.home / f"{bot}.wrote").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
     def stamps(self, bot: str) -> list[Stamp]:
         """Every sign of life of a bot so far."""
         try:
@@ -317,6 +332,14 @@ class Day:
     def did(self, *what: str) -> list[Done]:
         """What the script did of that."""
         return [one for one in self.done if one.what in what]
+
+
+def _rows_at(file: int, begin: int) -> tuple[str, ...]:
+    """The rows of which something stands within `ZEROED` bytes from there."""
+    before = os.pread(file, begin, 0)
+    until = begin + ZEROED
+    text, first = os.pread(file, until + 400, 0), before.rfind(b"\n") + 1
+    return tuple(text[first : text.index(b"\n", until - 1)].decode().split("\n"))
 
 
 class Plan(dict[int, list[tuple[str, str]]]):

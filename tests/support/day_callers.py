@@ -20,6 +20,8 @@ from botkeep.workspace import Workspace
 RESTARTS_FOR = (Fault.BOT_NOT_RUNNING, Fault.BOT_HUNG)
 WHIMS = "whim"
 """The bot that assistants restart, stop and start as they like."""
+HANDS = "hand"
+"""The bot that a person stops and starts; assistants do not leave it at that."""
 
 
 def main(role: str, home: str, seed: str = "") -> None:
@@ -65,7 +67,9 @@ def _assist(desk: Desk, chance: random.Random) -> dict[str, object]:
     for verdict in verdicts:
         if verdict.status is Status.FAULTY and verdict.fault in RESTARTS_FOR:
             return _told(desk.restart(verdict.bot, f"an assistant found: {verdict.fault}"))
-    own = next(one for one in verdicts if one.bot == WHIMS)
+    own, hand = (next(one for one in verdicts if one.bot == name) for name in (WHIMS, HANDS))
+    if hand.status is Status.STOPPED and chance.random() < 0.2:
+        return _told(_insist(desk, chance))
     if chance.random() < 0.1:
         return {"note": desk.note("an assistant was here", own.bot).id}
     return _told(_whim(desk, own, chance)) if chance.random() < 0.08 else {"looked": len(verdicts)}
@@ -77,6 +81,13 @@ def _whim(desk: Desk, own: Verdict, chance: random.Random) -> ActionReport:
     if chance.random() < 0.5:
         return desk.stop(own.bot, "an assistant gives it a rest")
     return desk.restart(own.bot, "an assistant changed its settings")
+
+
+def _insist(desk: Desk, chance: random.Random) -> ActionReport:
+    """Against a person's stop, now and then by way of a stop of its own."""
+    if chance.random() < 0.2:
+        desk.stop(HANDS, "an assistant makes it its own stop")
+    return desk.restart(HANDS, "an assistant thinks that it should run")
 
 
 def _told(report: ActionReport) -> dict[str, object]:

@@ -2,114 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
+from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 
 from botkeep import open_alerts
 from botkeep.ledger import Entry, Kind
-from botkeep.model import Actor, Fault, Status, Wanted
+from botkeep.model import Actor, Fault, Status, parse_iso
 from botkeep.notify import REPEATED
 from botkeep.report import HealthReport
-from botkeep.runtimes.procs import ProcessTable
 from botkeep.uptime import Is
-from support.day import BOTS, CRASHING, EVERY, HANDS, HIT, Day, Done, Stamp
+from support.day import BOTS, CRASHING, EVERY, ZEROED, Day, Done
+from support.day_bot import TOKEN
+from support.day_deeds import (
+    FATAL,
+    MOMENT,
+    Stretch,
+    a_stopped_bot_stays_down,
+    every_action_is_recorded,
+    intents,
+    never_two,
+    nobody_died_unasked,
+    nothing_is_done_without_a_fault,
+    outcomes,
+    stopped,
+    what_cannot_help_is_not_repeated,
+)
 from support.watcher import BOTKEEP
 
-MOMENT = 3.0
-"""Seconds around each time that a bot comes or goes: a look, a signal and a stamp are not one moment."""
 REPORT = "Bot Health Report"
-Stretch = tuple[float, float]
-
-
-# --------------------------------------------------------------------------------------------------- never two
-
-
-def runs(stamps: Iterable[Stamp]) -> dict[int, tuple[int, int]]:
-    """pid -> its first and its last sign of life, on the machine's own clock."""
-    found: dict[int, tuple[int, int]] = {}
-    for one in stamps:
-        first, last = found.get(one.pid, (one.mono, one.mono))
-        found[one.pid] = (min(first, one.mono), max(last, one.mono))
-    return found
-
-
-def together(day: Day, bot: str) -> list[tuple[int, int]]:
-    """Pairs that lived at the same time; but a copy that the script made, and the one that ran then."""
-    made = {frozenset((one.pid, one.other)) for one in day.did("copy") if one.bot == bot}
-    spans = sorted((first, last, pid) for pid, (first, last) in runs(day.stamps(bot)).items())
-    return [
-        (one[2], two[2])
-        for place, one in enumerate(spans)
-        for two in spans[place + 1 :]
-        if two[0] <= one[1] and frozenset((one[2], two[2])) not in made
-    ]
-
-
-def never_two(day: Day) -> str:
-    """By the bots' own stamps; and at the end one process of each, by the kernel's table."""
-    for bot in BOTS:
-        assert together(day, bot) == [], bot
-    table = ProcessTable.read()
-    alive = Counter(
-        proc.argv[-1] for proc in table.procs.values() if not proc.dead and _is_bot(proc.argv, proc.pid, day.home)
-    )
-    verdicts = {one.bot: one for one in day.bots.desk(Actor.PERSON, day.clock.now).check().verdicts}
-    wanted = {bot: 0 if one.wanted is Wanted.DOWN else 1 for bot, one in verdicts.items()}
-    assert {bot: alive[bot] for bot in BOTS} == wanted
-    copies, pids = len(day.did("copy")), sum(len(runs(day.stamps(bot))) for bot in BOTS)
-    return f"{pids} processes lived, {copies} of them copies by hand; none beside another one"
-
-
-def _is_bot(argv: tuple[str, ...], pid: int, home: Path) -> bool:
-    if "day_bot.py" not in argv or any("shim.py" in word for word in argv):
-        return False
-    try:
-        return Path(f"/proc/{pid}/cwd").resolve() == home.resolve()
-    except OSError:
-        return False
-
-
-def a_stopped_bot_stays_down(day: Day) -> str:
-    """From the end of a person's stop to the beginning of a person's start it gives no sign of life."""
-    stops, starts = day.did("stop"), day.did("start")
-    assert stops
-    for stop in stops:
-        until = min((one.mono for one in starts if one.mono > stop.mono), default=stop.mono)
-        assert [one for one in day.stamps(HANDS) if stop.mono < one.mono < until] == []
-    return f"{len(stops)} stops by a person held for {sum(_rounds(stops, starts))} rounds"
-
-
-def _rounds(stops: list[Done], starts: list[Done]) -> list[int]:
-    return [
-        min((one.round for one in starts if one.mono > stop.mono), default=stop.round) - stop.round for stop in stops
-    ]
-
-
-# --------------------------------------------------------------------------------------------------- the ledger
-
-
-def every_action_is_recorded(day: Day) -> str:
-    """An intent before, one outcome after, whoever was killed in between; and what it says was so."""
-    ledger = day.bots.desks[0].ledger
-    assert ledger.open_intents() == []
-    entries = ledger.entries()
-    intents = {one.id: one for one in entries if one.kind is Kind.INTENT}
-    outcomes = [one for one in entries if one.kind is Kind.OUTCOME]
-    assert Counter(one.ref for one in outcomes) == Counter(intents.keys())
-    assert all(intents[str(one.ref)].seq < one.seq for one in outcomes)
-    for one in outcomes:
-        if one.bot and one.result == "done" and "pid" in one.data:
-            assert any(stamp.pid == one.data["pid"] for stamp in day.stamps(one.bot)), one.sentence
-    for bot in BOTS:
-        made = {one.pid for one in day.stamps(bot)} - {one.pid for one in day.did("copy")}
-        starting = [one for one in intents.values() if one.bot == bot and one.action in ("start", "restart", "restore")]
-        assert len(made) <= len(starting), (bot, made)
-    reconciled = sum(bool(one.data.get("reconciled")) for one in outcomes)
-    return f"{len(intents)} intents, each with its outcome, {reconciled} of them by the next caller"
+FLIP = 1.0
+"""Seconds of uptime that may be claimed wrongly each time that a bot comes or goes. That it went must show anyway."""
+BACKED_UP = timedelta(hours=2)
+"""The newest backup is never older: one is made each hour."""
 
 
 def the_journal_agrees(day: Day) -> str:
@@ -130,36 +59,55 @@ def the_journal_agrees(day: Day) -> str:
 
 
 def data_is_kept(day: Day) -> str:
-    """Each damage was found and repaired with the damaged file kept; only rows that were hit are lost; backups hold."""
+    """Each damage was repaired with the damaged file kept; no row is lost but those that were hit, and none is
+    changed, doubled or made up; backups hold, the newest of each bot too."""
     desk = day.bots.desk(Actor.PERSON, day.clock.now)
-    lost = 0
+    lost = sum(_lost(day, bot) for bot in BOTS)
     for bot in BOTS:
         hurt = [one for one in day.did("tear", "zero") if one.bot == bot]
-        restored = [
-            one for one in desk.ledger.entries(bot=bot, kinds=[Kind.OUTCOME], action="restore") if one.result == "done"
-        ]
-        assert len(restored) <= len(hurt), bot
-        kept = list((day.home / ".botkeep/quarantine" / bot).glob("*/*.csv"))
-        assert len(kept) >= len(restored), (bot, kept)
-        lost += _lost(day, bot, hurt)
+        restores = desk.ledger.entries(bot=bot, kinds=[Kind.OUTCOME], action="restore")
+        assert sum(one.result == "done" for one in restores) <= len(hurt) <= len(restores), bot
+        _quarantined(day, bot, hurt)
     stores = desk.store_check()
     assert all(getattr(one, "ok", False) for one in stores), stores
     (shelves,) = [one for _, one in desk.store_list()]
     assert not isinstance(shelves, Exception)
-    assert {one.bot for one in shelves if one.snapshots} == set(BOTS)
+    newest = {one.bot: one.snapshots[-1].at for one in shelves if one.snapshots}
+    assert newest.keys() == set(BOTS)
+    assert min(newest.values()) >= day.clock.now() - BACKED_UP, newest
     backups = sum(len(one.snapshots) for one in shelves)
     return f"{len(day.did('tear', 'zero'))} damages, {lost} rows lost of those hit; {backups} backups hold"
 
 
-def _lost(day: Day, bot: str, hurt: list[Done]) -> int:
-    written = (day.home / f"{bot}.wrote").read_text().split()
-    lines = day.bots.data(bot).read_bytes().split(b"\n")[1:]
-    there = Counter(line.partition(b",")[0].decode() for line in lines if line)
-    assert max(there.values()) == 1, [one for one, count in there.items() if count > 1]
-    missing = [one for one in written if one not in there]
-    killed = sum(one.bot == bot for one in day.did("kill", "freeze", "copy"))
-    assert len(missing) <= sum(one.rows for one in hurt) + killed, (bot, missing)
+def _quarantined(day: Day, bot: str, hurt: list[Done]) -> None:
+    """What was damaged is kept as it was."""
+    kept = [path.read_bytes() for path in (day.home / ".botkeep/quarantine" / bot).glob("*/*.csv")]
+    for one in hurt:
+        mark = b"\n%d-99999,2026-11-2" % one.pid if one.what == "tear" else bytes(ZEROED)
+        assert any(mark in file for file in kept), (bot, one)
+    assert sum(bytes(ZEROED) in file for file in kept) >= sum(one.what == "zero" for one in hurt), bot
+
+
+def _lost(day: Day, bot: str) -> int:
+    """How many of those that the script hit; every other one is there as it was written, and once."""
+    there = day.bots.data(bot).read_text().splitlines()[1:]
+    written = day.wrote(bot)
+    counted = Counter(there)
+    assert max(counted.values()) == 1, [one for one, count in counted.items() if count > 1]
+    assert counted.keys() <= set(written), counted.keys() - set(written)
+    missing = set(written) - counted.keys()
+    assert missing <= _hit(day, bot, written), (bot, missing - _hit(day, bot, written))
     return len(missing)
+
+
+def _hit(day: Day, bot: str, written: list[str]) -> set[str]:
+    """Rows that may be gone: those within zeros, the one that a torn line runs into, and of each process the last."""
+    last = {line.partition("-")[0]: line for line in written}
+    hit = set(last.values())
+    for one in day.did("tear", "zero"):
+        if one.bot == bot:
+            hit |= set(one.rows) | (set(written[one.mark : one.mark + 2]) if one.what == "tear" else set())
+    return hit
 
 
 # --------------------------------------------------------------------------------------------------- people
@@ -197,6 +145,12 @@ def _lives(alerts: list[Entry]) -> tuple[dict[str, Entry], list[str]]:
     return opened, ended
 
 
+CAUSED_BY = {
+    Fault.BOT_DUPLICATED: ("copy",), Fault.DATA_CORRUPT: ("tear", "zero"), Fault.BOT_HUNG: ("freeze",),
+    Fault.BOT_NOT_RUNNING: (*FATAL, "crash", "kill assistant"), Fault.BOT_CRASH_LOOPING: ("crash",),
+}  # fmt: skip
+
+
 def people_know_what_happened(day: Day) -> str:
     """A second copy, damage, more than five minutes of downtime: one alert each. Otherwise nobody is alarmed."""
     alerts = [one for one in day.bots.desks[0].ledger.entries(kinds=[Kind.ALERT]) if not one.data.get("report")]
@@ -208,24 +162,62 @@ def people_know_what_happened(day: Day) -> str:
                 if alert.bot == one.bot and alert.data["fault"] == fault and abs(alert.at - one.at) < 3 * EVERY
             ]  # fmt: skip
             assert len(said) == 1, (what, one, [alert.sentence for alert in said])
+    for fault, count in Counter(one.data["fault"] for one in named).items():
+        assert fault in CAUSED_BY, fault
+        if fault in (Fault.BOT_DUPLICATED, Fault.DATA_CORRUPT):
+            assert count == len(day.did(*CAUSED_BY[fault])), fault
     given_up = [one.sentence for one in alerts if one.data.get("given_up") and one.bot != CRASHING]
     assert given_up == []
-    down = sum(_is_told(day, bot, [one for one in named if one.bot == bot]) for bot in (*HIT, CRASHING))
+    down = sum(_is_told(day, bot, [one for one in named if one.bot == bot]) for bot in BOTS)
     faults = Counter(str(one.data["fault"]) for one in named)
     return f"{down} long times down; alerts: {dict(faults)}"
 
 
 def _is_told(day: Day, bot: str, alerts: list[Entry]) -> int:
     """How often it was down for so long that people have to know; and they were not told of less."""
-    up = truth(day, bot)
-    long = [(one[1], two[0]) for one, two in pairwise(up) if two[0] - one[1] > 2 * EVERY.total_seconds() + MOMENT]
+    up, off = truth(day, bot), stopped(day, bot)
+    down = [(one[1], two[0]) for one, two in pairwise(up)]
+    long = [one for one in down if one[1] - one[0] - within(off, *one) > 2 * EVERY.total_seconds() + MOMENT]
     for first, last in long:
         assert any(first - MOMENT <= one.at.timestamp() <= last + EVERY.total_seconds() for one in alerts), (bot, first)
     for one in alerts:
         if one.data["fault"] == Fault.BOT_NOT_RUNNING and not one.data.get("given_up"):
             at = one.at.timestamp()
-            assert within(up, at - EVERY.total_seconds(), at) <= MOMENT, (bot, one.sentence)
+            well = within([*up, *off], at - EVERY.total_seconds(), at)
+            assert well <= MOMENT, (bot, one.sentence)
     return len(long)
+
+
+def what_people_were_told_was_so(day: Day) -> str:
+    """That something is over, since when it stood, and what was done about it."""
+    ledger = day.bots.desks[0].ledger
+    over = [one for one in ledger.entries(kinds=[Kind.ALERT]) if "resolved" in one.data]
+    for one in over:
+        began = parse_iso(one.data["resolved"]["began"])
+        assert one.data["resolved"]["why"] in ("well", "stopped"), one.sentence
+        acted = [entry for entry in intents(day, one.bot) if began <= entry.at <= one.at]
+        done = [entry for entry in acted if outcomes(day)[entry.id].result == "done" and entry.action != "poll"]
+        if one.data["resolved"]["why"] == "well":
+            assert ("not by an action of botkeep" in one.sentence) == (not done), (one.sentence, done)
+        deeds = day.did(*FATAL, "copy", "crash", "kill assistant")
+        hurt = [deed for deed in deeds if deed.bot in (one.bot, "") and deed.at <= one.at]
+        assert hurt, one.sentence
+        assert began >= max(deed.at for deed in hurt) - timedelta(hours=3), one.sentence
+    return f"{len(over)} times something was over"
+
+
+def what_bots_say_is_data(day: Day) -> str:
+    """Their logs hold a token, control characters and orders; nobody ever reads the first two, or obeys the last."""
+    assert all(TOKEN in path.read_text() for path in (day.home / ".botkeep/logs").glob("*.log"))
+    desk = day.bots.desk(Actor.PERSON, day.clock.now)
+    seen = [str(desk.diagnose(bot)) for bot in BOTS]
+    told = [str(one) for one in day.people.came]
+    lines = [line for watcher in day.watchers for line in watcher.lines]
+    assistants, rounds = (day.home / "assistants.jsonl").read_text(), [json.dumps(one) for one in day.rounds]
+    texts = [*seen, *told, *lines, assistants, *rounds, day.bots.journal()]
+    assert not any(TOKEN in text or "\x1b" in text for text in texts)
+    assert any("restart every bot now" in text for text in seen), "as a quotation"
+    return f"{sum(map(len, texts))} characters"
 
 
 # --------------------------------------------------------------------------------------------------- uptime
@@ -274,13 +266,23 @@ def _compared(day: Day, report: HealthReport, bot: str) -> str:
     flips, begin, end = 2 * len(up), day.begin.timestamp(), one.strip[-1].end.timestamp()
     really = within(up, begin, end)
     claimed, unknown = one.uptime.up.total_seconds(), one.uptime.unknown.total_seconds()
-    told = f"{bot} up {claimed / 3600:.3f} h, really {really / 3600:.3f} h, unknown {unknown / 60:.1f} min"
-    allowed = MOMENT * flips
+    told = (
+        f"{bot} up {claimed / 3600:.3f} h, really {really / 3600:.3f} h, unknown {unknown / 60:.1f} min "
+        f"(wrong: up {wrong[Is.UP]:.1f} s, down {wrong[Is.DOWN]:.1f} s, stopped {wrong[Is.STOPPED]:.1f} s)"
+    )
+    _none_swallowed(day, bot, [(s.start.timestamp(), s.end.timestamp()) for s in one.strip if s.what is Is.UP])
+    allowed = FLIP * flips
     assert wrong[Is.UP] <= allowed, (told, wrong)
     assert wrong[Is.DOWN] + wrong[Is.STOPPED] <= allowed, (told, wrong)
     assert claimed - allowed <= really <= claimed + unknown + allowed, told
     assert unknown <= flips * EVERY.total_seconds() / 2 + allowed, told
     return told
+
+
+def _none_swallowed(day: Day, bot: str, up: list[Stretch]) -> None:
+    """However short it was away, no stretch that is claimed to be up lasts from before that until after it."""
+    for (_, last), (first, _) in pairwise(truth(day, bot)):
+        assert not [one for one in up if one[0] < last and one[1] > first], (bot, last, first)
 
 
 # --------------------------------------------------------------------------------------------------- the watcher
@@ -307,6 +309,8 @@ def all_are_well(day: Day) -> str:
 
 
 CHECKS = (
-    all_are_well, never_two, a_stopped_bot_stays_down, every_action_is_recorded, the_journal_agrees, data_is_kept,
-    nothing_told_is_lost_or_doubled, people_know_what_happened, a_dead_watcher_is_missed, uptime_is_what_was,
+    all_are_well, never_two, nobody_died_unasked, a_stopped_bot_stays_down, nothing_is_done_without_a_fault,
+    what_cannot_help_is_not_repeated, every_action_is_recorded, the_journal_agrees, data_is_kept,
+    nothing_told_is_lost_or_doubled, people_know_what_happened, what_people_were_told_was_so, what_bots_say_is_data,
+    a_dead_watcher_is_missed, uptime_is_what_was,
 )  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import botkeep
-from botkeep.ledger import GENESIS, Entry, Kind, Ledger, Seen
+from botkeep.ledger import GENESIS, Entry, Kind, Ledger, Memory, Seen
 from botkeep.model import Fault, LedgerError, Status
 from support import forks, places, small_disk
 
@@ -403,6 +404,14 @@ def test_a_clock_that_goes_back_extends_no_span_backwards(ledger: Ledger) -> Non
     assert minutes_of(ledger) == [(10, 15), (3, 5)]
 
 
+@pytest.mark.parametrize("late", [4.999, 5.0, 5.5])
+def test_a_look_that_is_written_down_late_is_not_the_newest(ledger: Ledger, late: float) -> None:
+    down = {"status": Status.FAULTY, "fault": Fault.BOT_NOT_RUNNING, "up": False, "instance": None}
+    ledger.see_all([look(0), look(5.001, **down), look(5.6, **down), look(late), look(6, **down)])
+    assert minutes_of(ledger) == [(0, 0), (late, late), (5.001, 6)]
+    assert ledger.spans("b")[-1].up is False
+
+
 def test_spans_that_ended_before_are_left_out(ledger: Ledger) -> None:
     ledger.see("b", status=Status.HEALTHY, fault=None, up=True, instance=None, at=T0, max_gap=GAP)
     ledger.see_all([look(60), look(61), look(0, bot="other")])
@@ -427,6 +436,41 @@ def test_a_cursor_is_what_was_stored_last(ledger: Ledger) -> None:
     assert ledger.cursor("", "log") == {"x": None}
 
 
+def test_of_a_look_all_is_kept_or_nothing_if_somebody_has_written_what_it_rests_on(ledger: Ledger) -> None:
+    ledger.set_cursors([("b", "data", {"rows": 1}), ("b", "log", {"offset": 1}), ("c", "data", {"rows": 9})])
+    found = {name: text for (_, name), text in ledger.cursors(["b"]).items()}
+    older = Memory("b", {**found, "left": None}, {"data": {"rows": 2}, "left": {"state": "x"}})
+    newer = Memory("b", {**found, "left": None}, {"log": {"offset": 3}})
+    ledger.see_all([], memories=[newer])
+    ledger.see_all([look(0)], [("b", "confirmed", {})], [older, Memory("c", {"data": '{"rows": 9}'}, {"data": {}})])
+    told = {key: json.loads(value) for key, value in ledger.cursors(["b", "c"]).items()}
+    assert told == {
+        ("b", "data"): {"rows": 1}, ("b", "log"): {"offset": 3}, ("b", "confirmed"): {}, ("c", "data"): {},
+    }  # fmt: skip
+    assert minutes_of(ledger) == [(0, 0)], "that somebody looked is kept"
+    first, second = (Memory("b", {"left": None}, {"left": {"y": number}}) for number in (1, 2))
+    ledger.see_all([], memories=[first, second])
+    assert ledger.cursor("b", "left") == {"y": 1}
+
+
+def test_a_cursor_is_swapped_only_for_what_is_known_of_it(ledger: Ledger) -> None:
+    assert ledger.swap_cursor("b", "log", None, {"offset": 1})
+    assert not ledger.swap_cursor("b", "log", None, {"offset": 2})
+    assert not ledger.swap_cursor("b", "log", {"offset": 0}, {"offset": 2})
+    assert ledger.cursor("b", "log") == {"offset": 1}
+    assert ledger.swap_cursor("b", "log", {"offset": 1}, {"offset": 2})
+    assert ledger.cursor("b", "log") == {"offset": 2}
+
+
+def test_what_was_tidied_stands_in_the_ledgers_own_file(ledger: Ledger, tmp_path: Path) -> None:
+    add(ledger)
+    ledger.tidy()
+    alone = tmp_path / "alone.db"
+    subprocess.run(["cp", ledger.path, alone], check=True)  # by another process: nobody opens a ledger beside SQLite
+    assert Ledger(alone).head() == ledger.head()
+    assert ledger.head()[0] == 1
+
+
 def test_the_cursors_of_many_bots_are_read_at_once_and_of_no_others(ledger: Ledger) -> None:
     ledger.set_cursors([("a", "log", {"x": 1}), ("a", "data", {}), ("b", "log", {}), ("o'c", "log", {"y": [2]})])
     found = ledger.cursors(["a", "o'c", "unknown"])
@@ -434,6 +478,28 @@ def test_the_cursors_of_many_bots_are_read_at_once_and_of_no_others(ledger: Ledg
         ("a", "log"): {"x": 1}, ("a", "data"): {}, ("o'c", "log"): {"y": [2]},
     }  # fmt: skip
     assert ledger.cursors([]) == {}
+
+
+def test_what_is_told_of_many_bots_at_once_is_what_is_told_of_each(ledger: Ledger) -> None:
+    gap = timedelta(minutes=1)
+    for number, bot in enumerate(("a", "o'c", "a", "b", None, "o'c")):
+        at = T0 + timedelta(hours=number)
+        add(ledger, bot=bot, at=at)
+        add(ledger, Kind.INTENT, bot=bot, at=at, action="stop" if number % 2 else "start")
+        add(ledger, Kind.INTENT, bot=bot, at=at, action="restart", actor="round")
+        if bot:
+            ledger.see_all([Seen(bot, Status.HEALTHY, None, True, str(number), at, gap)])
+    add(ledger, Kind.INTENT, bot="a", at=T0 + timedelta(hours=9), action="stop", actor="assistant")
+    since = T0 + timedelta(hours=2)
+    found = ledger.told_of(["a", "b", "o'c", "unknown"], since)
+    for bot, one in found.items():
+        assert one.entries == ledger.entries(bot=bot, since=since)
+        assert one.spans == ledger.spans(bot, since=since)
+        assert one.wish == ledger.last_wish(bot)
+    assert {bot: (len(one.entries), len(one.spans), one.wish is None) for bot, one in found.items()} == {
+        "a": (4, 1, False), "b": (3, 1, False), "o'c": (3, 1, False), "unknown": (0, 0, True),
+    }  # fmt: skip
+    assert ledger.told_of([], since) == {}
 
 
 def test_a_cursor_that_is_there_already_costs_no_write(ledger: Ledger) -> None:

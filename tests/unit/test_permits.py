@@ -8,7 +8,7 @@ import pytest
 
 from botkeep.history import history
 from botkeep.judge import decide
-from botkeep.model import Action, Exit, Fault, Observation, Permit, ProgramLook, Status
+from botkeep.model import Action, Actor, Exit, Fault, Observation, Permit, ProgramLook, Status
 from botkeep.permits import permit
 from botkeep.playbooks import packaged_playbooks
 from support.tables import NOW, ago, cause, damage, entry, failing, instance, restarted, seen, span
@@ -232,3 +232,37 @@ def test_no_start_beside_a_copy_that_cannot_be_ended() -> None:
         refusal = asked(look)
         assert (refusal.allowed, refusal.playbook) == (False, "bot-duplicated")
         assert "pid 4711" in refusal.reason
+
+
+def stopped(at: datetime, actor: str = "person", result: str = "done") -> list[object]:
+    """A stop and its outcome."""
+    intent = entry("intent", "stop", at, actor=actor, sentence="holiday")
+    return [intent, entry("outcome", "stop", at, actor=actor, ref=intent.id, result=result)]
+
+
+@pytest.mark.parametrize("action", [Action.START, Action.RESTART])
+@pytest.mark.parametrize("by", [Actor.ASSISTANT, Actor.ROUND])
+def test_what_a_person_stopped_only_a_person_starts(action: Action, by: Actor) -> None:
+    refusal = asked(DOWN, stopped(ago(hours=3)), action=action, by=by)
+    assert not refusal.allowed
+    assert refusal.reason == f"a person stopped it at {ago(hours=3):%Y-%m-%d %H:%MZ}: holiday"
+    assert refusal.until == "a person starts it (`botkeep start doge`)"
+    assert asked(DOWN, stopped(ago(hours=3)), action=action, by=Actor.PERSON).allowed
+
+
+def test_an_assistant_starts_what_an_assistant_stopped() -> None:
+    assert asked(DOWN, stopped(ago(hours=3), "assistant"), by=Actor.ASSISTANT).allowed
+
+
+def test_an_assistants_own_stop_takes_no_persons_stop_back() -> None:
+    both = (stopped(ago(hours=3)), stopped(ago(hours=1), "assistant"))
+    assert not asked(DOWN, *both, by=Actor.ASSISTANT).allowed
+    between = restarted(ago(hours=2), ok=True, actor="person")
+    assert asked(DOWN, both[0], between, both[1], by=Actor.ASSISTANT).allowed
+
+
+def test_a_copy_that_runs_after_a_persons_stop_is_looked_after_unless_that_stop_failed() -> None:
+    assert asked(seen(instance()), stopped(ago(hours=1)), by=Actor.ASSISTANT).allowed
+    failed = stopped(ago(hours=1), result="failed")
+    assert not asked(seen(instance(state="frozen")), failed, by=Actor.ASSISTANT).allowed
+    assert asked(seen(instance(1), instance(2, ours=False)), failed).allowed

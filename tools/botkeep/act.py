@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import deaths, leaving, planned, stillopen
+from . import leaving, planned, stillopen
 from .answers import ask, intent_data, later, refused
 from .bench import HELD, POLL_SECONDS, UNATTEMPTED, Bench, Case, blank, busy, locked, open_case
 from .config import Bot
@@ -23,14 +23,13 @@ from .envfile import load_env_file
 from .held import hold, rescuing
 from .history import clock
 from .judge import how_it_ended
-from .ledger import Entry, Kind
+from .ledger import Entry, Kind, Within, store_cursors
 from .looking import examine
 from .model import (
     Action,
     ActionReport,
     Actor,
     BotkeepError,
-    Ended,
     EngineError,
     Exit,
     Fault,
@@ -49,7 +48,7 @@ from .playbooks import Policy
 from .runtimes import Started, Stopped, Target
 from .runtimes.base import StillAliveError
 from .runtimes.procs import ProcessTable
-from .settling import settle, stop_mark, write_mark
+from .settling import LAUNCHED, forget_what_was_wrong, note_stop, remember_open, settle
 from .untrusted import clean
 
 if TYPE_CHECKING:
@@ -137,6 +136,9 @@ def stop_for(bench: Bench, bot: Bot, fault: Fault, reason: str) -> ActionReport:
             return case.report(Result.COALESCED, f"{bot.name}: {fault.value} is gone; nothing was done.")
         intent = case.record(Kind.INTENT, clean(reason), data={"fault": fault.value, "found": verdict.sentence})
         bench.ledger.set_cursor(bot.name, HELD, {"entry": intent.id})
+        if fault is Fault.TRADING_TOO_OFTEN:
+            with suppress(LedgerError):  # that these trades are no habit is only told: the stop goes first
+                bench.remember_runaway(bot.name)
         return _stop_recorded(case, intent, f" It stays down until a person starts it: `botkeep start {bot.name}`.")
 
 
@@ -172,8 +174,8 @@ def refusal_of_restore(bench: Bench, bot: Bot, verdict: Verdict) -> ActionReport
 
 def _restart_locked(case: Case, asked_at: int, override: str | None, only_for: Fault | None) -> ActionReport:
     bench = case.bench
-    seen = _seen_now(case, asked_at)
     before = bench.known_history(case.bot.name)
+    seen = _seen_now(case, asked_at, before)
     already = _already(case, seen.instances, seen.generation != asked_at, before, override)
     if already:
         return already
@@ -183,7 +185,8 @@ def _restart_locked(case: Case, asked_at: int, override: str | None, only_for: F
     if not verdict.confirmed:
         return later(case, verdict)
     override = override or _acknowledged(case, verdict, before)
-    allowed = permit(case.action, verdict, bench.playbooks, before, bench.clock(), override=override)
+    now, by = bench.clock(), bench.actor
+    allowed = permit(case.action, verdict, bench.playbooks, before, now, override=override, by=by)
     if not allowed.allowed:
         return ask(case, verdict, allowed) if allowed.needs_approval else refused(case, allowed, verdict)
     if verdict.instance and _too_late(case):
@@ -211,12 +214,21 @@ def _intend(case: Case, data: dict[str, Any], seen: RuntimeLook, before: History
         data |= {"planned": True, "after_fault": False, "fresh": True}
     if not seen.instances and seen.exit and seen.exit.at:
         data["exit"] = {"key": seen.exit.key, "at": iso(seen.exit.at), "asked": seen.exit.asked}
-    intent = case.record(Kind.INTENT, clean(case.reason), data=data)
+    intent = case.record(Kind.INTENT, clean(case.reason), data=data, within=_launching(case, seen))
     if before.held and case.bench.actor is not Actor.ROUND:
         ledger.set_cursor(name, HELD, {})
     if "override" in data:  # a person starts it with the trades as they are: it is not held back for them any more
         ledger.set_cursor(name, stillopen.CURSOR, {})
     return intent
+
+
+def _launching(case: Case, seen: RuntimeLook) -> Within | None:
+    """Of a bot that is down, what is to be launched is noted with the intent: the disk is waited for once. That a start
+    came of it is known by the newer generation."""
+    if not _is_down(case, seen):
+        return None
+    name, after = case.bot.name, seen.generation
+    return lambda db, entry: store_cursors(db, [(name, LAUNCHED, {"entry": entry.id, "after": after})])
 
 
 def _acknowledged(case: Case, verdict: Verdict, before: History) -> str | None:
@@ -232,10 +244,11 @@ def _generation_seen(case: Case) -> int:
     return runtime.generation
 
 
-def _seen_now(case: Case, asked_at: int) -> RuntimeLook:
-    """What is there, with the lock held. What was seen before it was says nothing if somebody started it meanwhile."""
+def _seen_now(case: Case, asked_at: int, before: History) -> RuntimeLook:
+    """What is there, with the lock held. What was seen before it was says nothing if somebody started it meanwhile, or
+    stopped it."""
     seen = case.runtime.look(case.target, case.bench.table())
-    if seen.generation == asked_at:
+    if seen.generation == asked_at and before.wanted is Wanted.UP and not before.held:
         return seen
     case.bench.forget(case.bot.name)
     return case.runtime.look(case.target, case.bench.table())
@@ -291,7 +304,6 @@ def _want_up(case: Case, before: History) -> None:
 
 def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
     """Stop all, prove none, start one, watch it."""
-    case.bench.ledger.set_cursor(case.bot.name, "launched", {"entry": ""})  # no ledger, no stop either
     policy = case.bench.playbooks.get(verdict.fault or Fault.BOT_NOT_RUNNING).policy
     held = ""
     try:
@@ -299,6 +311,7 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
         if _is_down(case, seen):
             stopped = Stopped(())
         else:
+            case.bench.ledger.set_cursor(case.bot.name, LAUNCHED, {"entry": ""})  # no ledger, no stop either
             held = leaving.hold_entries(case, intent, policy)
             stopped = _stop_it(case)
     except EngineError as error:
@@ -317,7 +330,7 @@ def _replace(case: Case, intent: Entry, verdict: Verdict) -> ActionReport:
     was = _what_was(verdict, [one.pid for one in stopped.stopped], seen.exit)
     more = _more_memory(case) if Fault.OUT_OF_MEMORY in verdict.faults else None
     said = [one for one in (was, held, more, leaving.said_of_left(case)) if one]
-    return _start(case, intent, "; ".join(said), policy)
+    return _start(case, intent, "; ".join(said), policy, seen.generation)
 
 
 def _is_down(case: Case, seen: RuntimeLook) -> bool:
@@ -364,16 +377,18 @@ def _more_memory(case: Case) -> str | None:
 
 def _what_was(verdict: Verdict, stopped: Sequence[int | None], ended: Exit | None) -> str:
     if verdict.fault is Fault.BOT_NOT_RUNNING:
-        return how_it_ended(ended) if ended else "it was down"
+        return f"before: {how_it_ended(ended)}" if ended else "it was down"
     if verdict.fault:
         return f"before: {verdict.sentence.rstrip('.')}"
     return f"pid {', '.join(map(str, stopped))} was stopped" if stopped else "it was stopped"
 
 
-def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
+def _start(case: Case, intent: Entry, was: str, policy: Policy, after: int) -> ActionReport:
+    """`after`: the generation of the run before, which the record of a start made is newer than."""
     name = case.bot.name
     with suppress(LedgerError):  # we stopped it: a disk that filled up meanwhile must not keep it down
-        case.bench.ledger.set_cursor(name, "launched", {"entry": intent.id})
+        if (case.bench.ledger.cursor(name, LAUNCHED) or {}).get("entry") != intent.id:
+            case.bench.ledger.set_cursor(name, LAUNCHED, {"entry": intent.id, "after": after})
     try:
         _require_only_writer_left(case)
     except EngineError as error:  # nothing was tried, so it does not count for the back-off
@@ -386,6 +401,7 @@ def _start(case: Case, intent: Entry, was: str, policy: Policy) -> ActionReport:
         return case.finish(intent, Result.FAILED, f"{name} was not started: {error}", data={"attempted": True})
     if started.instance is None:
         return case.finish(intent, Result.FAILED, f"{name} could not be started: {how_it_ended(started.exit)}.")
+    case.bench.starts.over(name)
     return _verify(case, intent, started.instance, was, policy)
 
 
@@ -563,9 +579,8 @@ def _stop_recorded(case: Case, intent: Entry, more: str = "") -> ActionReport:
 
 def _stop_unrecorded(case: Case, error: Exception) -> ActionReport:
     result, sentence = _stop_all(case, None)
-    mark = stop_mark(case.bench.fleet.workspace, case.bot.name)
     try:
-        write_mark(mark, b"1")
+        note_stop(case.bench.fleet.workspace, case.bot.name, case.bench.actor, result)
     except OSError:
         sentence += " That it was stopped on purpose could not be noted: a later round may start it again."
     return case.report(result, f"{sentence} It is not recorded yet: {error}")
@@ -610,12 +625,12 @@ def _restore_locked(case: Case, plan_id: str) -> ActionReport:
             left = ", ".join(stopped.left) or ", ".join(f"pid {pid}" for pid in writers)
             text = f"{case.bot.name}: nothing was restored, since {left} still may write its data file."
             return case.finish(intent, Result.FAILED, text)
-        _remember_open(case, plan.still_open)  # before the file is there: killed in between, the bot stays down, too
+        remember_open(case, plan.still_open)  # before the file is there: killed in between, the bot stays down, too
         try:
             proof = apply_files(plan, case.bot, workspace, bench.clock(), stores=bench.stores.all, held=held)
         except BotkeepError as error:
             return _not_restored(case, intent, error, plan, was_running=bool(running))
-    _forget_what_was_wrong(case, proof)
+    forget_what_was_wrong(case, proof)
     return _after_restore(case, intent, proof, verdict, was_running=bool(running))
 
 
@@ -653,22 +668,6 @@ def _how_it_came_up(case: Case, started: Instance, data: dict[str, Any]) -> tupl
     return f"It was started again (pid {started.pid}); whether it stays up is seen at the next look.", True
 
 
-def _remember_open(case: Case, trades: Sequence[Ended]) -> None:
-    """Trades that keep the bot down for as long as its file has them open."""
-    kept = {"trades": stillopen.as_json(trades)} if trades else {}
-    case.bench.ledger.set_cursor(case.bot.name, stillopen.CURSOR, kept)
-
-
-def _forget_what_was_wrong(case: Case, proof: RestoreProof) -> None:
-    """What log and backup said about the old file says nothing about the new one."""
-    _remember_open(case, proof.still_open)
-    ledger, name = case.bench.ledger, case.bot.name
-    ended = case.runtime.look(case.target, ProcessTable.read()).exit
-    ledger.set_cursor(name, "compared", deaths.settled(ledger.cursor(name, "compared"), ended))
-    ledger.set_cursor(name, "changed", {})
-    ledger.set_cursor(name, "restored", {"plan": proof.plan, "sha256": proof.sha256, "size": proof.size})
-
-
 def _after_restore(
     case: Case, intent: Entry, proof: RestoreProof, verdict: Verdict, *, was_running: bool
 ) -> ActionReport:
@@ -697,13 +696,16 @@ def _why_no_start(case: Case, verdict: Verdict, *, was_running: bool) -> str:
     """Why the restored bot stays down: nobody wants it up, or a fault that a restore does not mend forbids it."""
     if case.bot.runtime is None:
         return "it has no runtime, so start it yourself."
+    bench = case.bench
     if verdict.status is Status.STOPPED or (verdict.wanted is Wanted.DOWN and not was_running):
         return "it is stopped on purpose."
+    past = bench.known_history(case.bot.name)
+    if was_running and past.person_stop and past.person_stop.failed:
+        return f"a person stopped it at {clock(past.person_stop.at)}."
     if was_running:
         return ""  # it was up until we stopped it
-    bench = case.bench
     rest = tuple(one for one in verdict.faults if "restore_data" not in bench.playbooks.get(one).policy.actions)
     left = replace(verdict, fault=rest[0] if rest else None, others=rest[1:])
-    allowed = permit(Action.RESTART, left, bench.playbooks, bench.known_history(case.bot.name), bench.clock())
+    allowed = permit(Action.RESTART, left, bench.playbooks, past, bench.clock())
     earliest = f" Earliest: {clock(allowed.earliest)}." if allowed.earliest else ""
     return "" if allowed.allowed else f"{allowed.reason.rstrip('.')}.{earliest}"

@@ -31,6 +31,13 @@ def has_work(bench: Bench, verdict: Verdict) -> bool:
 
 def act_on(bench: Bench, verdict: Verdict) -> ActionReport | None:
     """One bot's action. A failure of one bot is that bot's report; the others go on."""
+    try:
+        return _act_on(bench, verdict)
+    finally:
+        bench.starts.over(verdict.bot)
+
+
+def _act_on(bench: Bench, verdict: Verdict) -> ActionReport | None:
     bot, fault = bench.fleet.get(verdict.bot).bot, verdict.fault
     if verdict.status is Status.HEALTHY:
         return _restart_as_planned(bench, verdict)
@@ -110,6 +117,18 @@ def _stops(verdict: Verdict, playbooks: Playbooks) -> bool:
 def acts_unasked(verdict: Verdict, playbooks: Playbooks) -> bool:
     """Whether code does it by itself; what a person is asked for, people are told of with what they can say yes to."""
     return acts_alone(verdict, playbooks) and not _asks(verdict, playbooks)
+
+
+def is_told_now(verdict: Verdict, playbooks: Playbooks) -> bool:
+    """Whether people have to be told of it before anything is done: it has stood long enough, and is soon mended.
+
+    Whoever mends it may be killed before they tell it, and nothing would be left of it. A death that is only a moment
+    old is mended first.
+    """
+    if verdict.fault is None or not acts_unasked(verdict, playbooks):
+        return False
+    began = min(verdict.at, verdict.down_since or verdict.at)  # it may have ended while it was looked at
+    return verdict.at - began >= playbooks.get(verdict.fault).policy.alert.after
 
 
 def _asks(verdict: Verdict, playbooks: Playbooks) -> bool:

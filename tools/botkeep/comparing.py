@@ -44,5 +44,6 @@ def _compare_one(bench: Bench, bot: Bot, seen: probe.Seen) -> bool:
     found = deaths.compare(bot, bench.fleet, death, data.identity, bench.clock(), exchange=exchange)
     if found is None:
         return False
-    bench.ledger.set_cursor(bot.name, "compared", found)
+    if not bench.ledger.swap_cursor(bot.name, "compared", known, found):
+        return False  # its file was restored, or somebody else compared it: the next look knows
     return any(one["certain"] for one in found["findings"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from glob import escape
@@ -24,6 +25,15 @@ BESIDE = 64 << 20
 def kind_name(bot: Bot) -> str:
     """The format of the bot's data file."""
     return kind_of(bot.data_file, bot.data_format.kind if bot.data_format else "")
+
+
+def begins_as_restored(path: Path, known: Mapping[str, Any]) -> bool:
+    """Whether the file begins with just the bytes that a restore of ours left, {sha256, size}."""
+    try:
+        with regular(path) as source:
+            return source.size >= known["size"] and source.digest(0, known["size"]) == str(known["sha256"])
+    except (OSError, KeyError):
+        return False
 
 
 @dataclass(frozen=True)

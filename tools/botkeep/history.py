@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from .ledger import Entry, Kind
-from .model import Action, Actor, Approval, Fault, History, Hold, Restart, Span, Verdict, Wanted
+from .model import Action, Actor, Approval, Fault, History, Hold, PersonStop, Restart, Result, Span, Verdict, Wanted
 
 STARTING_ACTIONS = frozenset({Action.START, Action.RESTART})
+WISHES = STARTING_ACTIONS | {Action.STOP}
 APPROVAL_LASTS = timedelta(hours=1)
 """A person approves what stands now, not whatever may stand tomorrow."""
 MOST_AT_ONCE = 1000
@@ -22,38 +24,75 @@ def history(
     now: datetime,
     wish: Entry | None = None,
     kept: Hold | None = None,
+    runaway: frozenset[int] = frozenset(),
 ) -> History:
     """What the ledger's entries of one bot (oldest first) and its spans say, as `decide` and `permit` need it.
 
     `wish`: the newest intent that says whether the bot is wanted up or down, where the entries do not reach back to it.
-    `kept`: the same of a round's stop.
+    `kept`: the same of a round's stop. `runaway`: the hours whose trades such stops were made for.
     """
     outcomes = {entry.ref: entry for entry in entries if entry.kind is Kind.OUTCOME and entry.ref}
     held = _held(entries, outcomes) or kept
     held = None if held and wish and wish.action != Action.STOP and wish.at >= held.at else held
-    wanted, wanted_by = _wanted([wish, *entries] if wish else entries)
+    wishes = list(_wishes(_in_order(entries, wish)))
+    standing = _standing(wishes)
+    wanted, wanted_by = _wanted(standing)
     return History(
         wanted=wanted,
         wanted_by=wanted_by,
+        wanted_since=_wanted_since(wishes),
         restarts=tuple(_restarts(entries, outcomes, now)),
         restores=tuple(_attempts(entries, outcomes, frozenset({Action.RESTORE}), now)),
         spans=tuple(spans),
         approvals=_open_approvals(entries, now),
         held=held,
+        person_stop=_person_stop(standing, outcomes),
         traded_anew=_traded_anew(entries, outcomes, held),
+        runaway_hours=runaway,
     )
 
 
-def _wanted(entries: Sequence[Entry]) -> tuple[Wanted, str]:
+def _in_order(entries: Sequence[Entry], wish: Entry | None) -> Sequence[Entry]:
+    """As they were written: one made while the clock was far behind is the newest, whatever its time is."""
+    if wish is None or any(one.seq == wish.seq for one in entries):
+        return entries
+    return sorted((wish, *entries), key=lambda one: one.seq)
+
+
+def _wishes(entries: Iterable[Entry]) -> Iterable[Entry]:
+    """Intents that say what the bot is wanted to be: starts and stops that are not a round's."""
+    for entry in entries:
+        if entry.kind is Kind.INTENT and entry.actor != Actor.ROUND and entry.action in WISHES:
+            yield entry
+
+
+def _standing(wishes: Sequence[Entry]) -> Entry | None:
+    """The newest; of several stops in a row a person's, which no assistant's takes back."""
+    if not wishes or wishes[-1].action != Action.STOP:
+        return wishes[-1] if wishes else None
+    stops = list(takewhile(lambda one: one.action == Action.STOP, reversed(wishes)))
+    return next((one for one in stops if one.actor == Actor.PERSON), stops[0])
+
+
+def _wanted_since(wishes: Sequence[Entry]) -> datetime | None:
+    starts = list(takewhile(lambda one: one.action != Action.STOP, reversed(wishes)))
+    return starts[-1].at if starts and len(starts) < len(wishes) else None
+
+
+def _wanted(wish: Entry | None) -> tuple[Wanted, str]:
     """Stop sets down; only an explicit start or restart sets up; rounds never do."""
-    for entry in reversed(entries):
-        if entry.kind is not Kind.INTENT:
-            continue
-        if entry.action == Action.STOP and entry.actor != Actor.ROUND:
-            return Wanted.DOWN, f"stopped by {_who(entry.actor)} at {clock(entry.at)}: {entry.sentence}"
-        if entry.action in STARTING_ACTIONS and entry.actor != Actor.ROUND:
-            return Wanted.UP, f"started by {_who(entry.actor)} at {clock(entry.at)}"
-    return Wanted.UP, ""
+    if wish is None:
+        return Wanted.UP, ""
+    if wish.action == Action.STOP:
+        return Wanted.DOWN, f"stopped by {_who(wish.actor)} at {clock(wish.at)}: {wish.sentence}"
+    return Wanted.UP, f"started by {_who(wish.actor)} at {clock(wish.at)}"
+
+
+def _person_stop(wish: Entry | None, outcomes: Mapping[str, Entry]) -> PersonStop | None:
+    if wish is None or wish.action != Action.STOP or wish.actor != Actor.PERSON:
+        return None
+    outcome = outcomes.get(wish.id)  # none: it is older than these entries, and was settled long ago
+    return PersonStop(wish.at, wish.sentence, outcome is not None and outcome.result != Result.DONE)
 
 
 def _held(entries: Sequence[Entry], outcomes: Mapping[str, Entry]) -> Hold | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,9 +12,8 @@ from . import backups, proving, second
 from .bench import Bench
 from .changes import ChangedError
 from .config import Bot
-from .datafile import kind_name
+from .datafile import begins_as_restored, kind_name
 from .formats import FORMATS
-from .formats.files import regular
 from .model import Action, ActionReport, Actor, BotkeepError, LedgerError, Result, StoreError, iso
 from .retention import is_due, prune
 from .stores import Store, Stores
@@ -77,6 +76,7 @@ def keep_all(bench: Bench, bots: Sequence[Bot], *, accept: str = "") -> Kept:
 
 def _keep_one(run: _Run, bot: Bot) -> ActionReport:
     bench, local = run.bench, run.stores.local
+    restored = _restored(bench, bot)
     try:
         kept = backups.back_up(
             bot,
@@ -85,17 +85,18 @@ def _keep_one(run: _Run, bot: Bot) -> ActionReport:
             options=bot.format_options(),
             now=bench.clock(),
             head=bench.ledger.head(),
-            accept=run.accept or _accepted(bench, bot),
+            accept=run.accept or _accepted(bot, restored),
             figures=bot.name in run.to_prove,
         )
         if is_due(local, bot.name, bench.clock()):
             prune(local, bot.name, bench.clock())
     except ChangedError as error:
-        _remember(bench, bot, {"inode": error.inode, "findings": [asdict(one) for one in error.findings]})
+        _remember_changed(bench, bot, {"inode": error.inode, "findings": [asdict(one) for one in error.findings]})
         return _failed(bot, error)
     except (BotkeepError, OSError) as error:
         return _failed(bot, error)
-    _remember(bench, bot, {})
+    _remember_changed(bench, bot, {})
+    _remember_kept(bench, bot, restored)
     return ActionReport(bot.name, Action.BACKUP, Result.DONE, kept.sentence, data=kept.as_data())
 
 
@@ -103,29 +104,37 @@ def _failed(bot: Bot, error: Exception) -> ActionReport:
     return ActionReport(bot.name, Action.BACKUP, Result.FAILED, f"{bot.name} was not backed up: {error}")
 
 
-def _accepted(bench: Bench, bot: Bot) -> str:
+def _restored(bench: Bench, bot: Bot) -> dict[str, Any]:
+    """The newest restore of its file since it was backed up; empty for none."""
+    try:
+        return bench.ledger.cursor(bot.name, "restored") or {}
+    except LedgerError:
+        return {}
+
+
+def _accepted(bot: Bot, known: Mapping[str, Any]) -> str:
     """A restore of ours puts lost rows where they belong, so the file is not as it was backed up: that is known.
 
     Only as long as the file begins with just those bytes: what somebody did to it later is another thing.
     """
-    try:
-        known = bench.ledger.cursor(bot.name, "restored") or {}
-        if not known or bot.data_file is None:
-            return ""
-        with regular(bot.data_file) as source:
-            same = source.size >= known["size"] and source.digest(0, known["size"]) == known["sha256"]
-    except (LedgerError, OSError, KeyError):
-        return ""
+    same = bool(known) and bot.data_file is not None and begins_as_restored(bot.data_file, known)
     return f"plan {known['plan']} restored it so" if same else ""
 
 
-def _remember(bench: Bench, bot: Bot, changed: dict[str, Any]) -> None:
+def _remember_changed(bench: Bench, bot: Bot, changed: dict[str, Any]) -> None:
     """What a backup found changed is damage, suspected, until it is restored or accepted: every look says so."""
     try:
         if changed or bench.ledger.cursor(bot.name, "changed"):
             bench.ledger.set_cursor(bot.name, "changed", changed)
-        if not changed and bench.ledger.cursor(bot.name, "restored"):
-            bench.ledger.set_cursor(bot.name, "restored", {})
+    except LedgerError as error:
+        bench.troubles.append(str(error))
+
+
+def _remember_kept(bench: Bench, bot: Bot, restored: dict[str, Any]) -> None:
+    """The restored file is backed up; not the one of a restore that came while the backup was made."""
+    try:
+        if restored:
+            bench.ledger.swap_cursor(bot.name, "restored", restored, {})
     except LedgerError as error:
         bench.troubles.append(str(error))
 

@@ -25,9 +25,9 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -121,6 +121,28 @@ class Seen:
     max_gap: timedelta
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What one look at one bot leaves for the next: cursors, all of them or none."""
+
+    bot: str
+    found: Mapping[str, str | None]
+    """By name, as JSON, what it rests on, as that was when the look began; None for what was not there."""
+    left: Mapping[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known of one bot: its newest entries and spans, and what it is wanted to be, as `Ledger.last_wish`."""
+
+    entries: list[Entry]
+    spans: list[Span]
+    wish: Entry | None
+
+
+LATE = timedelta(minutes=1)
+"""A look that is older than the newest one by no more than this was written down after it: starts go first, and others
+look meanwhile. By more, the clock was set back."""
 Within = Callable[[sqlite3.Connection, Entry], None]
 """What is written in the transaction of a new entry."""
 _GATE = threading.RLock()
@@ -231,13 +253,39 @@ class Ledger:
     def last_wish(self, bot: str) -> Entry | None:
         """The newest intent to stop, start or restart that was not a round's: what the bot is wanted to be.
 
-        However old it is: a bot that was stopped for a long holiday is not one that died.
+        However old it is: a bot that was stopped for a long holiday is not one that died. An assistant's stop of what a
+        person has stopped already takes nothing back: the person's is the one.
         """
         sql = (
             "SELECT * FROM entries WHERE bot = ? AND kind = 'intent' AND action IN ('stop', 'start', 'restart') "
             "AND actor <> 'round' ORDER BY seq DESC LIMIT 1"
         )
-        return next(iter(self._entries(sql, bot)), None)
+        newest = next(iter(self._entries(sql, bot)), None)
+        if newest is None or newest.action != "stop" or newest.actor == "person":
+            return newest
+        before = (
+            "SELECT * FROM entries WHERE bot = ? AND kind = 'intent' AND action = 'stop' AND actor = 'person' "
+            "AND seq > (SELECT coalesce(max(seq), 0) FROM entries WHERE bot = ? AND kind = 'intent' "
+            "AND action IN ('start', 'restart') AND actor <> 'round') ORDER BY seq DESC LIMIT 1"
+        )
+        return next(iter(self._entries(before, bot, bot)), newest)
+
+    def told_of(self, bots: Iterable[str], since: datetime) -> dict[str, Told]:
+        """The same of many bots at once as `entries`, `spans` and `last_wish` tell of one."""
+        told = {bot: Told([], [], None) for bot in bots}
+        asked, begin = json.dumps([*told]), iso(since)
+        among = "bot IN (SELECT value FROM json_each(?))"
+        for entry in self._entries(f"SELECT * FROM entries WHERE {among} AND at >= ? ORDER BY +seq", asked, begin):  # noqa: S608
+            told[str(entry.bot)].entries.append(entry)
+        columns = "bot, status, fault, up, instance, first, last"
+        for row in self._rows(f"SELECT {columns} FROM spans WHERE {among} AND last >= ? ORDER BY id", asked, begin):  # noqa: S608
+            told[row[0]].spans.append(_span(row))
+        wishing = (
+            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM entries WHERE bot = value AND kind = 'intent' "
+            "AND action IN ('stop', 'start', 'restart') AND actor <> 'round')"
+        )
+        wishes = {bot: self.last_wish(bot) for (bot,) in self._rows(wishing, asked)}
+        return {bot: replace(one, wish=wishes.get(bot)) for bot, one in told.items()}
 
     def answered_at(self, ids: Iterable[str]) -> dict[str, datetime]:
         """When the first outcome of each of these intents was recorded; an intent without one is left out."""
@@ -266,14 +314,27 @@ class Ledger:
         """Record one look at one bot: extend its newest span if it is the same and near enough, else open one."""
         self.see_all([Seen(bot, status, fault, up, instance, at, max_gap)])
 
-    def see_all(self, looks: Iterable[Seen]) -> None:
-        """Record many looks in one transaction: a round over a thousand bots waits for the disk once."""
+    def see_all(
+        self,
+        looks: Iterable[Seen],
+        cursors: Iterable[tuple[str, str, dict[str, Any]]] = (),
+        memories: Iterable[Memory] = (),
+    ) -> None:
+        """Record many looks in one transaction: a round over a thousand bots waits for the disk once.
+
+        `cursors`: as for `set_cursors`. `memories`: left out where somebody has written what one rests on since its
+        look began, be it a restore or another look; the next look goes on from what they wrote.
+        """
         with self.writing() as db:
             for look in looks:
                 _see(db, look)
+            store_cursors(db, cursors)
+            for memory in memories:
+                if _stands(db, memory):
+                    store_cursors(db, [(memory.bot, name, value) for name, value in memory.left.items()])
 
     def spans(self, bot: str, since: datetime | None = None) -> list[Span]:
-        """The bot's spans in the order they were opened; with `since`, those that ended then or later."""
+        """The bot's spans, the newest last; with `since`, those that ended then or later."""
         sql = "SELECT bot, status, fault, up, instance, first, last FROM spans WHERE bot = ? AND last >= ? ORDER BY id"
         return [_span(row) for row in self._rows(sql, bot, iso(since) if since else "")]
 
@@ -287,19 +348,27 @@ class Ledger:
         sql = "SELECT bot, name, value FROM cursors WHERE bot IN (SELECT value FROM json_each(?))"
         return {(bot, name): value for bot, name, value in self._rows(sql, json.dumps([*bots]))}
 
+    def cursors_named(self, name: str, bots: Iterable[str]) -> dict[str, str]:
+        """One cursor of each of these bots, as JSON, by bot; a bot that has none is left out."""
+        sql = "SELECT bot, value FROM cursors WHERE bot IN (SELECT value FROM json_each(?)) AND name = ?"
+        return dict(self._rows(sql, json.dumps([*bots]), name))
+
     def set_cursor(self, bot: str, name: str, value: dict[str, Any]) -> None:
         """Store a JSON object under this bot and name."""
         self.set_cursors([(bot, name, value)])
 
     def set_cursors(self, many: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
         """Store many (bot, name, value) in one transaction; values that are there already cost no write."""
-        rows = [(bot, name, json.dumps(value, sort_keys=True)) for bot, name, value in many]
         with self.writing() as db:
-            db.executemany(
-                "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (bot, name) "
-                "DO UPDATE SET value = excluded.value WHERE value <> excluded.value",
-                rows,
-            )
+            store_cursors(db, many)
+
+    def swap_cursor(self, bot: str, name: str, known: dict[str, Any] | None, value: dict[str, Any]) -> bool:
+        """Store the value if what is there is still `known` (None: nothing); whether it was."""
+        with self.writing() as db:
+            stands = cursor_in(db, bot, name) == known
+            if stands:
+                store_cursors(db, [(bot, name, value)])
+        return stands
 
     def verify(self) -> list[str]:
         """One sentence for every place where the chain does not hold, and for a ledger that cannot be read."""
@@ -312,6 +381,12 @@ class Ledger:
         except LedgerError as error:
             breaks.append(str(error))
         return breaks
+
+    def tidy(self) -> None:
+        """Copy what was written lately into the ledger's own file, as far as no reader hinders it. SQLite does so by
+        itself once in a while, and then whoever writes waits for it, for as long as the disk takes."""
+        with self.reading() as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         """Close the connection. The next use opens it again."""
@@ -537,21 +612,52 @@ def _breaks(row: tuple[Any, ...], seq: int, prev: str) -> Iterator[str]:
         yield f"Entry e{number} of the ledger was changed: what it says does not match its hash."
 
 
+def cursor_in(db: sqlite3.Connection, bot: str, name: str) -> dict[str, Any] | None:
+    """As `Ledger.cursor`, in somebody's transaction."""
+    row = db.execute("SELECT value FROM cursors WHERE bot = ? AND name = ?", (bot, name)).fetchone()
+    return dict(json.loads(row[0])) if row else None
+
+
+def store_cursors(db: sqlite3.Connection, many: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
+    """As `Ledger.set_cursors`, in somebody's transaction."""
+    db.executemany(
+        "INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT (bot, name) "
+        "DO UPDATE SET value = excluded.value WHERE value <> excluded.value",
+        [(bot, name, json.dumps(value, sort_keys=True)) for bot, name, value in many],
+    )
+
+
+def _stands(db: sqlite3.Connection, memory: Memory) -> bool:
+    """Whether nobody has written what a look rests on since it began."""
+    there = dict(db.execute("SELECT name, value FROM cursors WHERE bot = ?", (memory.bot,)))
+    return all(there.get(name) == text for name, text in memory.found.items())
+
+
 def _see(db: sqlite3.Connection, look: Seen) -> None:
-    """Extend the newest span, or open one. A look inside the newest span adds nothing; one before it is a new span."""
+    """Extend the newest span, or open one. A look inside it that saw the same adds nothing. One that was only written
+    down late comes before it: what was seen last stays the newest."""
     state = (look.status, look.fault, None if look.up is None else int(look.up), look.instance)
     newest = db.execute(
         "SELECT id, first, last, status, fault, up, instance FROM spans WHERE bot = ? ORDER BY id DESC LIMIT 1",
         (look.bot,),
     ).fetchone()
-    if newest and newest[3:] == state and look.at >= parse_iso(newest[1]):
-        last = parse_iso(newest[2])
-        if look.at <= last:
-            return
-        if look.at - last <= look.max_gap:
-            db.execute("UPDATE spans SET last = ? WHERE id = ?", (iso(look.at), newest[0]))
-            return
+    same = newest is not None and newest[3:] == state and look.at >= parse_iso(newest[1])
+    since = look.at - parse_iso(newest[2]) if newest else look.max_gap
+    if same and since <= timedelta():
+        return
+    if same and since <= look.max_gap:
+        db.execute("UPDATE spans SET last = ? WHERE id = ?", (iso(look.at), newest[0]))
+        return
     db.execute("INSERT INTO spans VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", (look.bot, *state, iso(look.at), iso(look.at)))
+    if -LATE <= since < timedelta():
+        _put_last(db, newest[0])
+
+
+def _put_last(db: sqlite3.Connection, span: int) -> None:
+    """Open a span anew, with all that it says: it is the newest then."""
+    columns = "bot, first, last, status, fault, up, instance"
+    db.execute(f"INSERT INTO spans ({columns}) SELECT {columns} FROM spans WHERE id = ?", (span,))  # noqa: S608
+    db.execute("DELETE FROM spans WHERE id = ?", (span,))
 
 
 def _span(row: tuple[Any, ...]) -> Span:

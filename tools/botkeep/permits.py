@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from .history import clock, in_a_row
 from .judge import ANOTHER_COPY, HELD, length
-from .model import Action, Cause, CauseClass, Fault, History, Permit, Restart, Status, Verdict
+from .model import Action, Actor, Cause, CauseClass, Fault, History, Permit, Restart, Status, Verdict
 from .playbooks import Playbooks, Policy
 
 TOOL_OF = {Action.START: "restart_bot", Action.RESTART: "restart_bot", Action.RESTORE: "restore_data"}
@@ -24,11 +24,13 @@ def permit(
     can_restart: bool = True,
     override: str | None = None,
     edited: bool = False,
+    by: Actor = Actor.ROUND,
 ) -> Permit:
     """May this action run now? The same for models, people and code. `edited`: a plan would undo what may be an edit.
 
     Stop, backup and notes always may. `override` (a person's reason) lifts what the playbooks and the ledger say,
-    never what never-two says: that is not asked here but proven by the runtime.
+    never what never-two says: that is not asked here but proven by the runtime. `by`: what a person stopped, only a
+    person starts.
     """
     if action not in TOOL_OF:
         return Permit(True, "always allowed")
@@ -42,7 +44,7 @@ def permit(
         return Permit(False, verdict.sentence, None, "that is mended", playbook=name)
     if override:
         return Permit(True, f"overridden by a person: {override}", playbook=name)
-    forbidden = _forbidden(action, verdict, playbooks, now)
+    forbidden = _stopped_by_a_person(action, verdict, past, by) or _forbidden(action, verdict, playbooks, now)
     if forbidden:
         return forbidden
     policy = playbooks.get(fault).policy
@@ -94,6 +96,21 @@ def _forbidden(action: Action, verdict: Verdict, playbooks: Playbooks, now: date
             return _cannot_help(fault, verdict, playbooks)
     cause = next((one for one in verdict.causes if _binds(one, verdict, now)), None)
     return None if cause is None else _cause_forbids(cause)
+
+
+def _stopped_by_a_person(action: Action, verdict: Verdict, past: History, by: Actor) -> Permit | None:
+    """A person's stop holds until a person's start, also where whoever asks has looked before it.
+
+    One that runs although its stop succeeded was started since by somebody, and is looked after. Copies are brought
+    back to one whatever was wanted.
+    """
+    stop = past.person_stop
+    if stop is None or action is Action.RESTORE or by is Actor.PERSON:
+        return None
+    if verdict.instance is not None and (not stop.failed or _several(verdict)):
+        return None
+    until = f"a person starts it (`botkeep start {verdict.bot}`)"
+    return Permit(False, f"a person stopped it at {clock(stop.at)}: {stop.why}", None, until)
 
 
 def _several(verdict: Verdict) -> bool:

@@ -23,7 +23,7 @@ from . import backups, plans, reconcile, stillopen
 from .backups import Snapshot, Store
 from .building import Built, add, bad_rows, fetched, money_text, require_sound, scratch_of
 from .config import Bot
-from .datafile import DataFile
+from .datafile import DataFile, begins_as_restored
 from .durable import fsync_dir, write_atomic
 from .formats.base import Rebuilt, TradeTable
 from .held import Held
@@ -131,6 +131,21 @@ def _inode_of(evidence: Mapping[str, Any]) -> tuple[Any, Any]:
 def _is_applied(file: DataFile, record: Mapping[str, Any]) -> bool:
     """Whether the file is what the plan was about to put there: we were killed before we could write that down."""
     return "proof" in record and _sha256(file.path) == str(record["proof"]["sha256"])
+
+
+def applied(workspace: Workspace, bot: Bot, plan_id: str) -> RestoreProof | None:
+    """What a restore had done to the file when whoever made it was killed; None: the old one is there.
+
+    The bot may have been started since, and have written more.
+    """
+    try:
+        record = plans.record_of(workspace, bot.name, plan_id)
+    except BotkeepError:
+        return None
+    path, proof, evidence = DataFile.of(bot).path, record.get("proof"), record["plan"]["evidence"]
+    if not proof or (evidence and _inode(path) == _inode_of(evidence)):
+        return None  # a file that lost nothing but a torn end would begin with just the bytes of the new one
+    return _proof_from(proof) if begins_as_restored(path, proof) else None
 
 
 def _sha256(path: Path) -> str:

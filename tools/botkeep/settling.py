@@ -10,19 +10,24 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import leaving, overlay
+from . import deaths, leaving, overlay, stillopen
 from .bench import POLL_SECONDS, UNATTEMPTED, Bench, Case, open_case
 from .config import Bot
 from .durable import Lock
 from .judge import how_it_ended, length
 from .ledger import Entry, Kind
-from .model import Action, Actor, Exit, Instance, Result
-from .probe import HOLDING
+from .model import Action, Actor, Ended, Instance, Result, RuntimeLook
+from .probe import AFTER, HOLDING
 from .runtimes.procs import ProcessTable
 from .workspace import Workspace
 
+if TYPE_CHECKING:
+    from .restore import RestoreProof
+
+LAUNCHED = "launched"
+"""The cursor of the newest start that was to be made: {entry}, and {after}: the generation before it."""
 HEARD_WITHIN = timedelta(minutes=5)
 """How long a start may take until the bot's first heartbeat; loading all markets takes a minute."""
 
@@ -55,7 +60,7 @@ def settle(case: Case, *, waits: bool = False) -> None:
     for intent in owed:
         if waits and _is_not_heard_yet(case, intent, seen.instances):
             continue
-        result, sentence, data = _what_became_of(case, intent, seen.instances, seen.exit)
+        result, sentence, data = _what_became_of(case, intent, seen)
         case.bench.journal.record(
             Kind.OUTCOME, at=case.bench.clock(), bot=case.bot.name, action=intent.action, actor=intent.actor,
             sentence=sentence, ref=intent.id, result=result.value, data={**data, "reconciled": True},
@@ -78,19 +83,14 @@ def _wait_for_start_under_way(case: Case) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _what_became_of(
-    case: Case, intent: Entry, instances: Sequence[Instance], ended: Exit | None
-) -> tuple[Result, str, dict[str, Any]]:
-    name, action = case.bot.name, Action(intent.action)
+def _what_became_of(case: Case, intent: Entry, seen: RuntimeLook) -> tuple[Result, str, dict[str, Any]]:
+    name, action, instances = case.bot.name, Action(intent.action), seen.instances
     if action is Action.STOP:
         if instances:
             return Result.FAILED, f"{name}: a stop was interrupted; it still runs (pid {instances[0].pid}).", {}
         return Result.DONE, f"{name} is stopped; whoever asked was interrupted before it could say so.", {}
     if action is Action.RESTORE:
-        text = (
-            f"{name}: a restore was interrupted; its data file is either the old one or the new one. Make a new plan."
-        )
-        return Result.FAILED, text, {}
+        return _what_became_of_restore(case, intent, instances)
     if action is Action.POLL:
         return _what_became_of_polling(case, intent)
     mine = next((one for one in instances if one.entry == intent.id), None)
@@ -100,9 +100,52 @@ def _what_became_of(
         return Result.FAILED, f"{name} was started (pid {mine.pid}) and is alive, but {said}.", {}
     if mine:
         return Result.DONE, f"{name} was started (pid {mine.pid}) and is up, found at the next look.", {}
-    if case.bench.ledger.cursor(case.bot.name, "launched") == {"entry": intent.id}:
-        return Result.FAILED, f"{name} was started and is down again: {how_it_ended(ended)}.", {}
+    if _was_launched(case, intent, seen):
+        return Result.FAILED, f"{name} was started and is down again: {how_it_ended(seen.exit)}.", {}
     return Result.FAILED, f"{name}: a {action} was interrupted before it started anything.", UNATTEMPTED
+
+
+def _was_launched(case: Case, intent: Entry, seen: RuntimeLook) -> bool:
+    """Whether a start was made for it, as far as that is noted. One of a bot that was down is noted with its intent,
+    and was made if a run came after the one before it."""
+    noted = case.bench.ledger.cursor(case.bot.name, LAUNCHED) or {}
+    return noted.get("entry") == intent.id and noted.get("after") != seen.generation
+
+
+def _what_became_of_restore(
+    case: Case, intent: Entry, instances: Sequence[Instance]
+) -> tuple[Result, str, dict[str, Any]]:
+    """The file says it. Once it is the new one, what is remembered of the old one must not speak against it."""
+    from .restore import applied
+
+    proof = applied(case.bench.fleet.workspace, case.bot, str(intent.data.get("plan")))
+    if proof is None:
+        return Result.FAILED, f"{case.bot.name}: a restore was interrupted before it changed its data file.", {}
+    forget_what_was_wrong(case, proof)
+    mine = next((one for one in instances if one.entry == intent.id), None)
+    runs = f" It runs again (pid {mine.pid})." if mine else ""
+    sentence = f"{proof.sentence}{runs} Whoever restored it was interrupted before it could say so."
+    return Result.DONE, sentence, {**proof.as_data(), **({"started": True, "instance": mine.key} if mine else {})}
+
+
+def remember_open(case: Case, trades: Sequence[Ended]) -> None:
+    """Trades that keep the bot down for as long as its file has them open."""
+    kept = {"trades": stillopen.as_json(trades)} if trades else {}
+    case.bench.ledger.set_cursor(case.bot.name, stillopen.CURSOR, kept)
+
+
+def forget_what_was_wrong(case: Case, proof: RestoreProof) -> None:
+    """What looks, log and backup said about the old file says nothing about the new one."""
+    remember_open(case, proof.still_open)
+    ledger, name = case.bench.ledger, case.bot.name
+    ended = case.runtime.look(case.target, ProcessTable.read()).exit
+    new = {
+        "data": {AFTER: proof.plan},  # the plan's id is of this restore alone: no look that began before it fits to it
+        "compared": deaths.settled(ledger.cursor(name, "compared"), ended),
+        "changed": {},
+        "restored": {"plan": proof.plan, "sha256": proof.sha256, "size": proof.size},
+    }
+    ledger.set_cursors([(name, kind, value) for kind, value in new.items()])
 
 
 def _what_became_of_polling(case: Case, intent: Entry) -> tuple[Result, str, dict[str, Any]]:
@@ -114,8 +157,17 @@ def _what_became_of_polling(case: Case, intent: Entry) -> tuple[Result, str, dic
     return Result.FAILED, f"{name}: a change of its polling was interrupted before it was made.", UNATTEMPTED
 
 
+UNRECORDED = {
+    b"1": (Actor.PERSON, Result.DONE),
+    b"2": (Actor.PERSON, Result.FAILED),
+    b"3": (Actor.ASSISTANT, Result.DONE),
+    b"4": (Actor.ASSISTANT, Result.FAILED),
+}
+"""What the mark says of a stop that the ledger does not know: who asked for it, and what came of it."""
+
+
 def stop_mark(workspace: Workspace, bot: str) -> Path:
-    """One byte, made while there is room: `1` says that the bot was stopped and the ledger does not know it."""
+    """One byte, made while there is room: a key of `UNRECORDED`, or `0`."""
     return workspace.run_dir(bot) / "unrecorded-stop"
 
 
@@ -125,36 +177,45 @@ def write_mark(mark: Path, value: bytes) -> None:
         file.write(value)
 
 
-def prepare_stop_mark(workspace: Workspace, bot: str) -> None:
-    """Make it while there is room: every look does."""
+def note_stop(workspace: Workspace, bot: str, actor: Actor, result: Result) -> None:
+    """Remember a stop that the ledger cannot take. Raises OSError if there is no mark to write to.
+
+    Of several the person's is the one, as in the ledger: no assistant's takes it back.
+    """
     mark = stop_mark(workspace, bot)
-    with suppress(OSError):
-        if not mark.exists():
+    before = UNRECORDED.get(mark.read_bytes())
+    by = Actor.ASSISTANT if actor is Actor.ASSISTANT and (before is None or before[0] is actor) else Actor.PERSON
+    came = Result.DONE if result is Result.DONE else Result.FAILED
+    write_mark(mark, next(byte for byte, said in UNRECORDED.items() if said == (by, came)))
+
+
+def stopped_without_ledger(workspace: Workspace, bot: str) -> tuple[Actor, Result] | None:
+    """Whose stop waits to be recorded, and how it went. Makes the mark while there is room: every look does."""
+    mark = stop_mark(workspace, bot)
+    try:
+        return UNRECORDED.get(mark.read_bytes())
+    except FileNotFoundError:
+        with suppress(OSError):
             mark.parent.mkdir(mode=0o700, exist_ok=True)
             mark.write_bytes(b"0")
-
-
-def stopped_without_ledger(workspace: Workspace, bot: str) -> bool:
-    """Whether a stop waits to be recorded."""
-    try:
-        return stop_mark(workspace, bot).read_bytes() == b"1"
     except OSError:
-        return False
+        pass
+    return None
 
 
 def _record_stop_made_without_ledger(case: Case) -> None:
     """A stop on a full disk is written down now, so that no round takes the bot for one that died."""
-    prepare_stop_mark(case.bench.fleet.workspace, case.bot.name)
-    mark = stop_mark(case.bench.fleet.workspace, case.bot.name)
-    if not stopped_without_ledger(case.bench.fleet.workspace, case.bot.name):
+    waiting = stopped_without_ledger(case.bench.fleet.workspace, case.bot.name)
+    if waiting is None:
         return
+    actor, result = waiting
     intent = case.bench.journal.record(
-        Kind.INTENT, at=case.bench.clock(), bot=case.bot.name, action=Action.STOP.value, actor=Actor.PERSON.value,
+        Kind.INTENT, at=case.bench.clock(), bot=case.bot.name, action=Action.STOP.value, actor=actor.value,
         sentence="asked while the ledger could not be written",
     )  # fmt: skip
+    was = "was stopped" if result is Result.DONE else "could not be stopped"
     case.bench.journal.record(
-        Kind.OUTCOME, at=case.bench.clock(), bot=case.bot.name, action=Action.STOP.value, actor=Actor.PERSON.value,
-        sentence=f"{case.bot.name} was stopped while the ledger could not be written.", ref=intent.id,
-        result=Result.DONE.value,
+        Kind.OUTCOME, at=case.bench.clock(), bot=case.bot.name, action=Action.STOP.value, actor=actor.value,
+        sentence=f"{case.bot.name} {was} while the ledger could not be written.", ref=intent.id, result=result.value,
     )  # fmt: skip
-    write_mark(mark, b"0")
+    write_mark(stop_mark(case.bench.fleet.workspace, case.bot.name), b"0")
