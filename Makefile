@@ -2,6 +2,7 @@
 # make test    everything CI checks                       make bench  the figures, as ratios in one run
 # make bots    the same with a real freqtrade, installed in .venv-bots, on an exchange of this machine
 # make matrix  every fault on every engine, as a table of what came of it
+# make hosts   wakes by Claude Code, Codex and OpenClaw, installed in .hosts, with a stand-in for the model
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
@@ -10,10 +11,12 @@ BOTS := .venv-bots
 BOTS_STAMP := $(BOTS)/.ready
 BOTS_JOBS ?= 2
 SAID := $(BOTS)/transcripts
+HOSTS := .hosts
+HOSTS_STAMP := $(HOSTS)/.ready
 CELLS := .venv/matrix
 COMPILE := $(BIN)/pip-compile -q --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --no-header --annotation-style line
 
-.PHONY: setup demo test lint types docs unit wheel bench lock incident-docs bots bots-docs matrix matrix-docs clean
+.PHONY: setup demo test lint types docs unit wheel bench lock incident-docs report-docs bots bots-docs matrix matrix-docs hosts clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -54,6 +57,10 @@ bench: setup
 incident-docs: setup
 	PYTHONPATH=tests $(BIN)/python tests/support/incident.py docs/incident.md
 
+# docs/report-*.png: a week of real bots in fast time, its report in a real browser (Chromium). Takes two to six minutes.
+report-docs: setup
+	PYTHONPATH=tests $(BIN)/python tests/support/report_docs.py docs
+
 # The real bots, which botkeep keeps and does not import: a virtual environment of their own. Nothing is skipped here.
 $(BOTS_STAMP): requirements-bots.txt
 	$(PYTHON) -m venv $(BOTS)
@@ -80,10 +87,21 @@ matrix: setup
 matrix-docs: matrix
 	$(BIN)/python tests/matrix/table.py $(CELLS) docs/engines.md
 
+# The real hosts of assistants. Needs npm; OpenClaw's Node comes with it. Nothing is skipped here, and no model is asked.
+$(HOSTS_STAMP): tests/hosts/package.json
+	mkdir -p $(HOSTS)
+	cp tests/hosts/package.json $(HOSTS)
+	cd $(HOSTS) && npm install --silent --no-audit --no-fund --ignore-scripts
+	cd $(HOSTS)/node_modules/@anthropic-ai/claude-code && node install.cjs
+	touch $(HOSTS_STAMP)
+
+hosts: setup $(HOSTS_STAMP)
+	CI=true BOTKEEP_HOSTS=$(abspath $(HOSTS)) $(BIN)/pytest -n 1 --durations=0 tests/hosts
+
 lock: setup
 	$(COMPILE) -o requirements.txt requirements.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
 	$(COMPILE) -o requirements-bots.txt requirements-bots.in
 
 clean:
-	rm -rf .venv $(BOTS) dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv $(BOTS) $(HOSTS) dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,10 +1,11 @@
-"""`botkeep watch` against supervisord, side by side in one run, with the same trivial bot; and what it costs to watch.
+"""`botkeep watch` against supervisord, PM2, runit and monit in one run, with the same trivial bot; and what it costs.
 
 - kill -9 to the new process's own first word, the median of 20: at most 50 ms. supervisord starts on its next
-  one-second pass. runit restarts in milliseconds and proves nothing; measured where it is installed.
+  one-second pass. PM2 and runit start at once, and prove nothing; each is measured where it is installed.
 - frozen (SIGSTOP) to the new process, default settings: nobody is told of that, so it is looked for. monit's usual rule
-  for a file that grows no more takes 20 s; supervisord never sees it.
-- memory, and CPU of one core, with a hundred idle bots at the default `check_interval`.
+  for a file that grows no more takes 20 s; the others never see it.
+- memory, and CPU of one core, with a hundred idle bots at the default `check_interval`. The others are measured
+  meanwhile: an idle watcher takes nothing from them, and the run is over in seven minutes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from support import BOTKEEP, say, workspace
+from support import BOTKEEP, said, workspace
 
 RUNS = 20
 FREEZES = 3
@@ -30,7 +32,12 @@ IDLE_BOTS = 100
 IDLE_SECONDS = 330.0
 """More than one `check_interval`: each bot is looked at at least once in it."""
 KILL_BOUND, FROZEN_BOUND, MIB_BOUND, CPU_BOUND = 0.050, 20.0, 60.0, 0.2
-BOT = 'echo "$$ $(date +%s.%N)" >> starts\nexec sleep 100000\n'
+STARTS = 'echo "$$ $(date +%s.%N)" >> starts\n'
+BOT = STARTS + "exec sleep 100000\n"
+BEATING = STARTS + "while :; do : > beat; sleep 1; done\n"
+"""One whose file tells that it is frozen."""
+FILE_AGE = 20
+"""Seconds, as monit's manual and most who copy it have it."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -81,22 +88,20 @@ def watching(home: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def follows(watcher: subprocess.Popen[str], pid: int) -> bool:
-    """Whether it waits for the end of that process."""
+def followed(watcher: subprocess.Popen[str]) -> set[int]:
+    """The processes for whose end it waits."""
+    found = set()
     for path in Path(f"/proc/{watcher.pid}/fdinfo").iterdir():
-        try:
-            if f"\nPid:\t{pid}\n" in path.read_text():
-                return True
-        except OSError:
-            continue
-    return False
+        with suppress(OSError):
+            found |= {int(pid) for pid in re.findall(r"^Pid:\t(\d+)$", path.read_text(), re.MULTILINE)}
+    return found
 
 
 def ours(folder: Path, number: signal.Signals, times: int) -> list[float]:
     """Seconds from so many of these signals to a new process."""
     entry = {"name": "bot", "runtime": {"kind": "process", "command": ["/bin/sh", "bench_watch_bot.sh"]}}
     home = workspace(folder, [entry])
-    (home / "bench_watch_bot.sh").write_text(BOT)
+    (home / "bench_watch_bot.sh").write_text(BEATING if number is signal.SIGSTOP else BOT)
     (home / "config/schedule.json").unlink()
     without_limits(home)
     subprocess.run([BOTKEEP, "start", "bot", "--home", home], check=True, capture_output=True)
@@ -105,7 +110,7 @@ def ours(folder: Path, number: signal.Signals, times: int) -> list[float]:
         with watching(home) as watcher:
             for _ in range(times):
                 up = time.monotonic() + 1.5  # past up_for
-                wait_for(lambda up=up: time.monotonic() > up and follows(watcher, starts(home)[-1][0]))
+                wait_for(lambda up=up: time.monotonic() > up and starts(home)[-1][0] in followed(watcher))
                 found.append(hit(home, number))
     finally:
         subprocess.run([BOTKEEP, "stop", "bot", "--home", home], check=True, capture_output=True)
@@ -122,15 +127,20 @@ def supervisords(folder: Path) -> list[float]:
     program = Path(sys.executable).with_name("supervisord")
     daemon = subprocess.Popen([program, "-c", folder / "supervisord.conf"], stdout=subprocess.DEVNULL)
     try:
-        wait_for(lambda: bool(starts(folder)))
-        found = []
-        for _ in range(RUNS):
-            up = time.monotonic() + 1.5  # past startsecs, so that supervisord takes it for a running one
-            wait_for(lambda up=up: time.monotonic() > up)
-            found.append(hit(folder, signal.SIGKILL))
+        return kills(folder)
     finally:
         daemon.terminate()
         daemon.wait()
+
+
+def kills(folder: Path) -> list[float]:
+    """Seconds to the new process, of as many kills; each of a run that was long enough to be taken for a good one."""
+    wait_for(lambda: bool(starts(folder)))
+    found = []
+    for _ in range(RUNS):
+        up = time.monotonic() + 1.5
+        wait_for(lambda up=up: time.monotonic() > up)
+        found.append(hit(folder, signal.SIGKILL))
     return found
 
 
@@ -145,18 +155,74 @@ def runits(folder: Path) -> list[float] | None:
     run.chmod(0o755)
     daemon = subprocess.Popen([program, str(folder / "bot")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: bool(starts(folder)))
-        found = []
-        for _ in range(RUNS):
-            up = time.monotonic() + 1.5  # it makes a pause of a second after a run that was shorter
-            wait_for(lambda up=up: time.monotonic() > up)
-            found.append(hit(folder, signal.SIGKILL))
+        return kills(folder)
     finally:
-        last = starts(folder)[-1][0]
         daemon.terminate()
-        os.kill(last, signal.SIGTERM)
+        end(folder)
         daemon.wait()
-    return found
+
+
+def end(folder: Path) -> None:
+    """The newest process of a bot that nobody starts again."""
+    for pid, _ in starts(folder)[-1:]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def pm2s(folder: Path) -> list[float] | None:
+    """The same of PM2, with a home of its own; None where it is not installed."""
+    program = shutil.which("pm2")
+    if program is None:
+        return None
+    (folder / "bot.sh").write_text(BOT)
+    known = {**os.environ, "PM2_HOME": str(folder / "home"), "PM2_DISABLE_VERSION_CHECK": "true"}
+
+    def ask(*words: str) -> None:
+        subprocess.run([program, *words], cwd=folder, env=known, check=True, capture_output=True)
+
+    try:
+        ask("start", "bot.sh", "--name", "bot", "--interpreter", "/bin/sh", "--cwd", str(folder))
+        return kills(folder)
+    finally:
+        ask("kill")
+
+
+MONIT = """\
+set daemon 1
+set pidfile {folder}/monit.pid
+set idfile {folder}/monit.id
+set statefile {folder}/monit.state
+check file beat with path {folder}/beat
+    start program = "{folder}/start"
+    stop program = "{folder}/stop"
+    if timestamp > {age} seconds then restart
+"""
+
+
+def monits(folder: Path) -> float | None:
+    """Seconds from a freeze to the new process by monit's file-age rule, looked at each second; None without monit."""
+    program = shutil.which("monit")
+    if program is None:
+        return None
+    start = f"#!/bin/sh\ncd {folder}\nsetsid /bin/sh bot.sh > /dev/null 2>&1 &\n"
+    stop = f"#!/bin/sh\nkill -9 $(tail -n 1 {folder}/starts | cut -d' ' -f1)\n"
+    for name, text in (("bot.sh", BEATING), ("start", start), ("stop", stop)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    rules = folder / "monitrc"
+    rules.write_text(MONIT.format(folder=folder, age=FILE_AGE))
+    rules.chmod(0o600)
+    subprocess.run([folder / "start"], check=True)
+    wait_for((folder / "beat").exists)
+    daemon = subprocess.Popen([program, "-I", "-c", rules], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        up = time.monotonic() + 3
+        wait_for(lambda: time.monotonic() > up)
+        return hit(folder, signal.SIGSTOP)
+    finally:
+        daemon.terminate()
+        daemon.wait()
+        end(folder)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -171,23 +237,22 @@ def memory_mib(pid: int) -> float:
     return max(int(line.split()[1]) for line in lines if line.startswith("Rss:")) / 1024
 
 
-def idle(folder: Path) -> tuple[float, float]:
+def idle(folder: Path, meanwhile: Callable[[], None]) -> tuple[float, float]:
     """(MiB, percent of a core) of a watcher over a hundred bots that do nothing, after its first looks."""
     runtime = {"kind": "process", "cwd": ".", "stop_grace": 1}
-    entries = [
-        {"name": f"idle-{number}", "runtime": {**runtime, "command": ["sleep", f"{200000 + number}"]}}
-        for number in range(IDLE_BOTS)
-    ]
-    home = workspace(folder, entries)
+    first = os.getpid() * 1000  # another run's bots must not be taken for second copies of ours
+    commands = [["sleep", str(first + number)] for number in range(IDLE_BOTS)]
+    home = workspace(
+        folder,
+        [{"name": f"idle-{at}", "runtime": {**runtime, "command": one}} for at, one in enumerate(commands)],
+    )
     (home / "config/schedule.json").unlink()
-    bots = [
-        subprocess.Popen(["sleep", f"{200000 + number}"], cwd=home, start_new_session=True)
-        for number in range(IDLE_BOTS)
-    ]
+    bots = [subprocess.Popen(one, cwd=home, start_new_session=True) for one in commands]
     try:
         with watching(home) as watcher:
-            wait_for(lambda: all(follows(watcher, bot.pid) for bot in bots))
+            wait_for(lambda: followed(watcher).issuperset(bot.pid for bot in bots))
             before, began = cpu_seconds(watcher.pid), time.monotonic()
+            meanwhile()
             wait_for(lambda: time.monotonic() - began > IDLE_SECONDS, IDLE_SECONDS + 60)
             spent = (cpu_seconds(watcher.pid) - before) / (time.monotonic() - began)
             return memory_mib(watcher.pid), spent * 100
@@ -197,48 +262,57 @@ def idle(folder: Path) -> tuple[float, float]:
             bot.wait()
 
 
+@dataclass
+class Others:
+    """What the others take, in seconds; None: not installed."""
+
+    supervisord: list[float] = field(default_factory=list)
+    pm2: list[float] | None = None
+    runit: list[float] | None = None
+    monit: float | None = None
+
+    def measure(self, folder: Path) -> None:
+        """One after the other."""
+        for name in ("supervisord", "pm2", "runit", "monit"):
+            (folder / name).mkdir()
+        self.supervisord = supervisords(folder / "supervisord")
+        self.pm2, self.runit = pm2s(folder / "pm2"), runits(folder / "runit")
+        self.monit = monits(folder / "monit")
+
+
+def told(name: str, seconds: list[float] | None) -> str:
+    """A clause about another one's median."""
+    return f"{name}'s {statistics.median(seconds) * 1000:.0f} ms" if seconds else f"{name} is not installed"
+
+
 def main() -> None:
     """All in one run."""
-    with (
-        tempfile.TemporaryDirectory() as one,
-        tempfile.TemporaryDirectory() as two,
-        tempfile.TemporaryDirectory() as three,
-        tempfile.TemporaryDirectory() as four,
-    ):
-        killed, frozen = ours(Path(one), signal.SIGKILL, RUNS), ours(Path(four), signal.SIGSTOP, FREEZES)
-        theirs, runit = supervisords(Path(two)), runits(Path(three))
-    median, other = statistics.median(killed), statistics.median(theirs)
-    third = f"runit's {statistics.median(runit) * 1000:.0f} ms" if runit else "runit is not installed (Debian: runit)"
+    others = Others()
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        killed, frozen = ours(Path(one), signal.SIGKILL, RUNS), ours(Path(two), signal.SIGSTOP, FREEZES)
+    with tempfile.TemporaryDirectory() as three, tempfile.TemporaryDirectory() as four:
+        mib, cpu = idle(Path(three), lambda: others.measure(Path(four)))
+    median, slow = statistics.median(killed), statistics.median(frozen)
+    theirs = (told("supervisord", others.supervisord), told("PM2", others.pm2), told("runit", others.runit))
     figure = (
         f"{median * 1000:.0f} ms (fastest {min(killed) * 1000:.0f}, slowest {max(killed) * 1000:.0f}) of {RUNS}; "
-        f"supervisord's {other * 1000:.0f} ms; {third}"
+        f"{', '.join(theirs)}"
     )
-    with tempfile.TemporaryDirectory() as five:
-        mib, cpu = idle(Path(five))
-    slow = statistics.median(frozen)
+    monit = f"monit's {others.monit:.1f} s" if others.monit else "monit is not installed"
     figures = (
         ("kill -9 to the new process, watch", figure, f"{KILL_BOUND * 1000:.0f} ms", median <= KILL_BOUND),
         (
             "frozen to the new process, watch",
-            f"{slow:.1f} s; supervisord: never",
+            f"{slow:.1f} s; {monit}; supervisord, PM2, runit: never",
             f"{FROZEN_BOUND:.0f} s",
             slow <= FROZEN_BOUND,
         ),
         (f"memory with {IDLE_BOTS} idle bots", f"{mib:.0f} MiB", f"{MIB_BOUND:.0f} MiB", mib <= MIB_BOUND),
         (f"CPU with {IDLE_BOTS} idle bots", f"{cpu:.2f} % of a core", f"{CPU_BOUND} %", cpu <= CPU_BOUND),
     )
-    failed = [name for name, said, bound, held in figures if not _said(name, said, bound, held)]
+    failed = [name for name, words, bound, held in figures if not said(name, words, bound, held=held)]
     if failed:
         sys.exit(1)
-
-
-def _said(name: str, figure: str, bound: str, held: bool) -> bool:
-    """Like `say`, but the figures after one that is not held are told as well."""
-    if held:
-        say(name, figure, bound, held=True)
-    else:
-        print(f"{name}: {figure} (bound: {bound}) NOT HELD", flush=True)
-    return held
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from botkeep.runtimes.base import StillAliveError
 from botkeep.runtimes.find import hunt
 from botkeep.runtimes.procs import Proc, ProcessTable, carried_marker, is_launcher, read_proc
 from support import forks
-from support.bots import Lab, pid_of, start, stop, wait_for
+from support.bots import Lab, overlaps, pid_of, start, stop, wait_for
 from support.fleet import Fleet, entry, fleet
 from support.kills import injected, needs_strace
 
@@ -430,6 +430,55 @@ def test_a_bot_that_somebody_started_since_the_table_was_read_is_not_started_ane
     report = restart(bench, bot, "it was down a moment ago", action=Action.RESTART)
     assert report.result is Result.COALESCED, report.sentence
     assert list(lab.bots()) == [pid_of(started)]
+
+
+@pytest.mark.parametrize(
+    ("dies_in", "became"),
+    [("start", "a restart was interrupted before it started anything"), ("over", "was started and is down again")],
+)
+def test_of_a_round_that_died_it_is_known_whether_it_had_started_the_bot(
+    place: tuple[Lab, Fleet], dies_in: str, became: str
+) -> None:
+    """The start is noted together with its intent, which is before it is made."""
+    lab, found = place
+    found.kill(int(found.desk(Actor.PERSON).start("doge", "first start").pid or 0))
+    before = set(lab.pids("bot"))
+
+    def work() -> None:
+        setattr(*{"start": (process, "start"), "over": (benches.Starts, "over")}[dies_in], die)
+        found.desk(Actor.ROUND).round()
+
+    os.waitpid(forks.start(work), 0)
+    for pid in lab.bots():
+        wait_for(lambda pid=pid: pid in lab.pids("bot"))
+        found.kill(pid)
+    assert bool(set(lab.pids("bot")) - before) is (dies_in == "over")
+    found.desk().check(["doge"])
+    (last,) = found.desk().memory("doge", None, 1)
+    assert became in last.sentence
+    assert lab.stamps()
+    assert overlaps(lab.stamps()) == []
+
+
+def test_a_restart_killed_between_its_stop_and_its_start_has_started_nothing(place: tuple[Lab, Fleet]) -> None:
+    """That it was about to is noted by then: it must not count as a start that did not last."""
+    lab, found = place
+    assert found.desk(Actor.PERSON).start("doge", "first start").ok
+
+    def work() -> None:
+        process.start = die  # type: ignore[assignment]
+        found.desk(Actor.PERSON).restart("doge", "new settings")
+
+    os.waitpid(forks.start(work), 0)
+    assert not lab.bots()
+    found.desk().check(["doge"])
+    (last,) = found.desk().memory("doge", None, 1)
+    assert "a restart was interrupted before it started anything" in last.sentence
+    assert last.data["attempted"] is False
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 # ---------------------------------------------------------------------------------------------------- who writes

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -151,13 +153,112 @@ def test_nobody_misses_a_watcher_that_was_forgotten(bots: Fleet) -> None:
     assert not heartbeat.problem(bots.workspace, bots.desk().ledger, utc_now())
 
 
-def test_a_watcher_that_hangs_is_missed_although_it_has_the_lock(bots: Fleet) -> None:
+def age_of_beat(found: Fleet, seconds: float) -> None:
+    """As if the newest sign of life were so old."""
+    ledger = found.desk().ledger
+    kept = dict(ledger.cursor("", heartbeat.CURSOR) or {})
+    ledger.set_cursor("", heartbeat.CURSOR, {**kept, "ticks": kept["ticks"] - seconds})
+
+
+def botkeep(found: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BOTKEEP, *words, "--home", str(found.home)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_watcher_that_hangs_is_missed_by_whoever_looks_although_it_has_the_lock(bots: Fleet) -> None:
     with watching(bots.home) as watcher:
-        ledger = bots.desk().ledger
-        wait_for(lambda: heartbeat.newest(ledger))
-        assert not heartbeat.problem(bots.workspace, ledger, utc_now())
-        later = utc_now() + heartbeat.EVERY * (heartbeat.LATE + 1)
-        assert f"(pid {watcher.process.pid}) hangs" in heartbeat.problem(bots.workspace, ledger, later)
+        pid = watcher.process.pid
+        assert not heartbeat.problem(bots.workspace, bots.desk().ledger, utc_now())
+        os.kill(pid, signal.SIGSTOP)
+        age_of_beat(bots, heartbeat.EVERY.total_seconds() * heartbeat.LATE)
+        hangs = f"botkeep watch (pid {pid}) hangs: it was last heard of at"
+        for words in (("check",), ("check", "--json"), ("round",), ("watch",)):
+            done = botkeep(bots, *words)
+            assert hangs in done.stdout + done.stderr, words
+            assert f"End it (`kill -9 {pid}`) and start it again: `botkeep watch`." in done.stdout + done.stderr, words
+
+
+def test_a_watcher_that_was_killed_is_missed_by_checks_and_rounds_with_what_to_do(bots: Fleet) -> None:
+    with watching(bots.home) as watcher:
+        watcher.process.kill()
+        watcher.process.wait()
+    for words in (("check",), ("check", "--json"), ("round",)):
+        said = botkeep(bots, *words).stdout
+        assert f"botkeep watch (pid {watcher.process.pid}) is dead" in said, words
+        assert "Start it again: `botkeep watch`" in said, words
+
+
+def test_a_ledger_that_somebody_holds_keeps_it_from_nothing_but_acting(bots: Fleet) -> None:
+    configure_intervals(bots, 5)
+    with watching(bots.home) as watcher:
+        holder = sqlite3.connect(bots.workspace.ledger_file, isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        try:
+            fed = (bots.home / "config/bots.json").read_text()
+            time.sleep(6)  # both bots have had a turn, which waits for the ledger
+            (bots.home / "config/bots.json").write_text("{")
+            watcher.said("config/bots.json: not JSON", 10)
+            (bots.home / "config/bots.json").write_text(fed)
+            watcher.said("config/bots.json is good again", 10)
+            began = time.monotonic()
+            assert watcher.end() == 0
+            assert time.monotonic() - began < 3
+        finally:
+            holder.execute("ROLLBACK")
+            holder.close()
+
+
+def configure_intervals(found: Fleet, seconds: int) -> None:
+    file = found.home / "config/bots.json"
+    entries = json.loads(file.read_text())["bots"]
+    file.write_text(json.dumps({"bots": [{**one, "check_interval": seconds} for one in entries]}))
+
+
+def newest_look(found: Fleet, bot: str) -> datetime:
+    ledger = Ledger(found.workspace.ledger_file)
+    try:
+        return max(one.last for one in ledger.spans(bot))
+    finally:
+        ledger.close()
+
+
+def test_an_edited_check_interval_holds_from_the_edit_on_and_not_from_the_next_turn_on(bots: Fleet) -> None:
+    configure_intervals(bots, 86400)
+    bots.up("doge")
+    with watching(bots.home) as watcher:
+        began = utc_now()
+        wait_for(lambda: follows(watcher, pid_of(bots)))
+        configure_intervals(bots, 5)
+        first = wait_for(lambda: (at := newest_look(bots, "doge")) > began and at)
+        wait_for(lambda: newest_look(bots, "doge") > first, 15)
+
+
+def test_a_mistake_in_one_entry_is_said_at_once_and_its_end_too(bots: Fleet) -> None:
+    bots.up("doge")
+    bots.up("btc")
+    file = bots.home / "config/bots.json"
+    good = file.read_text()
+    with watching(bots.home) as watcher:
+        entries = json.loads(good)["bots"]
+        file.write_text(json.dumps({"bots": [{**entries[0], "check_interval": 1}, entries[1]]}))
+        watcher.said("unknown: doge cannot be looked at: config/bots.json $.bots[0].check_interval: found 1")
+        file.write_text(good)
+        watcher.said("healthy: doge runs")
+
+
+def test_a_bot_that_is_renamed_goes_on_as_the_one_copy_that_it_is(bots: Fleet) -> None:
+    pid = bots.up("doge")
+    file = bots.home / "config/bots.json"
+    good = file.read_text()
+    with watching(bots.home) as watcher:
+        wait_for(lambda: follows(watcher, pid))
+        file.write_text(good.replace('"name": "doge"', '"name": "shiba"'))
+        wait_for(lambda: bots.desk().ledger.spans("shiba"))
+        assert bots.desk().check(["shiba"], confirm=False).verdicts[0].pid == pid
+        assert alive(pid)
+        assert not any("shiba was" in line or "doge was" in line for line in watcher.lines)
+    file.write_text(good)
 
 
 def test_a_bot_added_to_the_configuration_is_looked_after_and_a_removed_one_is_not(bots: Fleet) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from botkeep import commits
 from botkeep.model import Actor
-from support.fleet import Fleet, entry, fleet
+from support.fleet import Fleet, alive, entry, fleet, wait_for
 from support.watcher import watching
 
 
@@ -134,6 +134,87 @@ def test_a_git_that_hangs_is_ended(bots: Fleet, tmp_path: Path, monkeypatch: pyt
     began = time.monotonic()
     assert "did not answer" in commits.commit(bots.workspace, ["x"])
     assert time.monotonic() - began < 5
+
+
+def as_ada(home: Path, *words: str) -> str:
+    """A person's own git."""
+    return git(home, "-c", "user.name=Ada", "-c", "user.email=ada@x.org", *words)
+
+
+def test_a_filter_that_hangs_is_ended_with_its_git_and_leaves_no_lock_behind(
+    bots: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "filter.pid"
+    git(bots.home, "config", "filter.slow.clean", f"sh -c 'echo $$ > {mark}; exec sleep 100'")
+    (bots.home / ".gitattributes").write_text("memory/* filter=slow\n")
+    monkeypatch.setattr(commits, "SECONDS", 1.0)
+    assert "did not answer" in commits.commit(bots.workspace, ["x"])
+    wait_for(lambda: not alive(int(mark.read_text())))
+    assert not (bots.home / ".git/index.lock").exists()
+    assert git(bots.home, "diff", "--name-only") == git(bots.home, "ls-files") == ""
+    assert len(git(bots.home, "log", "--format=%h").split()) == 1
+
+
+def test_a_commit_is_no_part_of_what_a_person_is_in_the_middle_of(bots: Fleet) -> None:
+    assert commits.commit(bots.workspace, ["all"]) == ""
+    bots.edit("bot-hung", "max_per_day: 6", "max_per_day: 5")
+    for path, what in [("MERGE_HEAD", "merge"), ("REVERT_HEAD", "revert"), ("rebase-merge", "rebase")]:
+        head = git(bots.home, "rev-parse", "HEAD")
+        (bots.home / ".git" / path).write_text(head)
+        said = commits.commit(bots.workspace, ["x"])
+        assert said.startswith(f"memory/ and playbooks/ were not committed: a {what} is under way")
+        assert git(bots.home, "rev-parse", "HEAD") == head
+        (bots.home / ".git" / path).unlink()
+    assert commits.commit(bots.workspace, ["x"]) == ""
+    assert committed(bots.home) == {"playbooks/bot-hung.md"}
+
+
+def test_a_real_rebase_that_stopped_at_a_conflict_stays_as_it_is(bots: Fleet) -> None:
+    for branch in ("one", "two"):
+        git(bots.home, "switch", "--quiet", "-c", branch, "HEAD" if branch == "one" else "one~1")
+        (bots.home / "mine.txt").write_text(branch)
+        git(bots.home, "add", "mine.txt")
+        as_ada(bots.home, "commit", "--quiet", "-m", branch)
+    stopped = subprocess.run(["git", "-c", "user.name=A", "-c", "user.email=a@b", "rebase", "one"], cwd=bots.home,
+                             capture_output=True, env=clean_environment(), check=False)  # fmt: skip
+    assert stopped.returncode
+    before = git(bots.home, "status", "--porcelain=v2", "--branch")
+    assert "a rebase is under way" in commits.commit(bots.workspace, ["x"])
+    assert git(bots.home, "status", "--porcelain=v2", "--branch") == before
+
+
+def test_without_a_branch_a_commit_would_be_lost_and_is_not_made(bots: Fleet) -> None:
+    git(bots.home, "checkout", "--quiet", "--detach")
+    bots.up()
+    bots.kill(int(bots.verdict().pid or 0))
+    report = bots.desk(Actor.ROUND).round()
+    assert report.actions[0].ok
+    (said,) = [one for one in report.problems if "not committed" in one]
+    assert said.endswith("no branch is checked out (detached HEAD), so the commit would be lost: `git switch BRANCH`.")
+    assert len(git(bots.home, "log", "--format=%h").split()) == 1
+
+
+def test_a_repository_inside_of_playbooks_or_memory_has_its_own_history(bots: Fleet) -> None:
+    inner = bots.home / "playbooks/shared"
+    inner.mkdir()
+    git(inner, "init", "--quiet")
+    (inner / "own.md").write_text("theirs")
+    git(inner, "add", "own.md")
+    as_ada(inner, "commit", "--quiet", "-m", "theirs")
+    assert commits.commit(bots.workspace, ["x"]) == ""
+    assert not any("shared" in path for path in committed(bots.home))
+    git(bots.home, "-c", "advice.addEmbeddedRepo=false", "add", "playbooks/shared")
+    as_ada(bots.home, "commit", "--quiet", "-m", "as a submodule")
+    (inner / "own.md").write_text("edited")
+    bots.edit("bot-hung", "max_per_day: 6", "max_per_day: 5")
+    assert commits.commit(bots.workspace, ["y"]) == ""
+    assert committed(bots.home) == {"playbooks/bot-hung.md"}
+    assert commits.commit(bots.workspace, ["z"]) == ""
+
+
+def test_a_repository_that_git_refuses_is_said(bots: Fleet) -> None:
+    (bots.home / ".git/config").write_text("[core\n")
+    assert "git says: fatal: bad config line 1" in commits.commit(bots.workspace, ["x"])
 
 
 def test_the_watcher_commits_too(bots: Fleet) -> None:

@@ -144,6 +144,34 @@ def test_when_it_is_due(tmp_path: Path, every: str, started: datetime, zone: str
     assert due(tmp_path, every, started, zone=zone) == at
 
 
+AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)  # 03:00 in Madrid is 02:00 again, at 01:00 UTC
+SPRING = datetime(2027, 3, 28, tzinfo=UTC)  # 02:00 in Madrid is 03:00, at 01:00 UTC
+
+
+def after(day: datetime, minutes: int) -> datetime:
+    return day + timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    ("every", "started", "now", "at"),
+    [
+        ("0 * * * *", after(AUTUMN, 30), after(AUTUMN, 40), after(AUTUMN, 60)),
+        ("0 * * * *", after(AUTUMN, 61), after(AUTUMN, 70), after(AUTUMN, 120)),
+        ("*/20 * * * *", after(AUTUMN, 41), after(AUTUMN, 45), after(AUTUMN, 60)),
+        ("* * * * *", after(AUTUMN, 59), after(AUTUMN, 59), after(AUTUMN, 60)),
+        ("30 2 * * *", after(AUTUMN, -600), after(AUTUMN, 20), after(AUTUMN, 30)),
+        ("30 2 * * *", after(AUTUMN, 31), after(AUTUMN, 95), after(AUTUMN, 24 * 60 + 90)),
+        ("0 * * * *", after(SPRING, 30), after(SPRING, 40), after(SPRING, 60)),
+        ("30 2 * * *", after(SPRING, -600), after(SPRING, 50), after(SPRING, 90)),
+        ("30 2 * * *", after(SPRING, 91), after(SPRING, 95), after(SPRING, 24 * 60 + 30)),
+    ],
+)
+def test_an_hourly_restart_keeps_its_pace_and_a_nightly_one_comes_once_when_clocks_change(
+    tmp_path: Path, every: str, started: datetime, now: datetime, at: datetime
+) -> None:
+    assert due(tmp_path, every, started, now, "Europe/Madrid") == at
+
+
 @pytest.mark.slow
 def test_the_watcher_is_there_at_the_minute(bots: Fleet) -> None:
     configure(bots, restart_every="* * * * *", pause="1s")

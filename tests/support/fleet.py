@@ -81,7 +81,7 @@ class Fleet:
 
     def up(self, bot: str = "doge", rows: int = 3) -> int:
         """Start it, wait until it has traded; its pid."""
-        report = self.desk().restart(bot, "first start")
+        report = self.desk(Actor.PERSON).restart(bot, "first start")
         assert report.result == "done", report.sentence
         wait_for(lambda: self.rows(bot) >= rows)
         return int(report.pid or 0)

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Listener(ThreadingHTTPServer):
-    """`paths` in the order in which they were asked; `status` is what it answers."""
+    """`paths` in the order in which they were asked; `status` is what it answers, `moved_to` where it sends people."""
 
     daemon_threads = True
 
@@ -17,6 +17,7 @@ class Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.paths: list[str] = []
         self.status = 200
+        self.moved_to = ""
 
     @property
     def url(self) -> str:
@@ -29,6 +30,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.paths.append(self.path)
         self.send_response(self.server.status)
+        if self.server.moved_to:
+            self.send_header("Location", self.server.moved_to)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"OK")

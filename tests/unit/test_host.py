@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from botkeep import host
+from botkeep import host, oomkills
 from botkeep.config import Bot, load_fleet
 from botkeep.host import Asked, Places, asked_about, ended_for_memory, examine, look
 from botkeep.kernelclock import offset_in, read_clock
@@ -31,10 +31,11 @@ from botkeep.model import (
     LogLook,
     Mark,
     Observation,
+    OomKill,
     ProgramLook,
     RuntimeLook,
 )
-from botkeep.oomkills import parse_kills, read_kills
+from botkeep.oomkills import KnownKills, parse_kills, read_kills
 from botkeep.playbooks import packaged_playbooks
 from botkeep.resolving import hosts_of, resolve
 from botkeep.runtimes.procs import boot_id, process_key, read_proc
@@ -276,6 +277,41 @@ def test_the_copies_of_the_kernels_log_are_read_where_the_kernel_lets_nobody(tmp
     journal.write_text(f"{at.timestamp():.6f} myhost kernel: {KILLED.format(pid=813, name='python3')}\n")
     found, problem = read_kills(NOW, Path("/nowhere"), [], ("/bin/cat", str(journal)))
     assert [(one.pid, one.at) for one in found] == [(813, at)]
+
+
+def kills_in(log: Path, *pids: int) -> None:
+    at = NOW - timedelta(minutes=5)
+    lines = [f"{at:%Y-%m-%dT%H:%M:%S+00:00} myhost kernel: {KILLED.format(pid=pid, name='python3')}" for pid in pids]
+    log.write_text("".join(f"{line}\n" for line in lines))
+
+
+def pids_of(kills: Sequence[OomKill]) -> list[int]:
+    return [one.pid for one in kills]
+
+
+def test_the_kernels_log_is_read_again_once_the_kernel_has_counted_another_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oomkills, "SETTLED", 0.0)
+    log = tmp_path / "kern.log"
+    known = KnownKills(Path("/nowhere"), [log], ("/nowhere",))
+    kills_in(log, 812)
+    assert pids_of(known.newest(1, NOW)) == [812]
+    kills_in(log, 812, 813)
+    assert pids_of(known.newest(1, NOW)) == [812]
+    assert pids_of(known.newest(2, NOW)) == [812, 813]
+    kills_in(log, 814)
+    assert pids_of(known.newest(2, NOW + timedelta(minutes=2))) == [814]  # the clock was set: its dates are others
+
+
+def test_a_kill_that_was_counted_just_now_is_looked_for_until_its_line_must_be_there(tmp_path: Path) -> None:
+    log = tmp_path / "kern.log"
+    known = KnownKills(Path("/nowhere"), [log], ("/nowhere",))
+    kills_in(log)
+    assert known.newest(1, datetime.now(UTC)) == ()
+    assert known.newest(2, datetime.now(UTC)) == ()
+    kills_in(log, 812)
+    assert pids_of(known.newest(2, datetime.now(UTC))) == [812]
 
 
 def test_where_nobody_may_read_the_kernels_log_that_is_said_of_a_bot_it_may_have_killed(tmp_path: Path) -> None:

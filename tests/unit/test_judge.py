@@ -303,6 +303,15 @@ def test_down_since_is_the_recorded_exit_or_the_first_look_that_missed_it() -> N
     assert judged(seen(), spans=spans).down_since == ago(minutes=30)
 
 
+def test_a_bot_that_was_stopped_on_purpose_is_down_since_somebody_wants_it_up_again() -> None:
+    stop = entry("intent", "stop", ago(hours=3))
+    first, second = (entry("intent", "start", ago(minutes=minutes), actor="person") for minutes in (9, 1))
+    assert judged(seen(ended=replace(KILLED, at=ago(hours=3))), stop, first, second).down_since == ago(minutes=9)
+    restart = entry("intent", "restart", ago(minutes=1))
+    assert judged(seen(ended=replace(KILLED, at=ago(minutes=4))), stop, first, restart).down_since == ago(minutes=4)
+    assert judged(seen(ended=replace(KILLED, at=ago(hours=3))), restart).down_since == ago(hours=3)
+
+
 def test_a_copy_that_its_engine_holds_is_not_said_to_be_stopped_by_a_signal() -> None:
     held = replace(instance(state="frozen"), why_frozen="its container is paused; `docker unpause x` lets it go on")
     verdict = judged(seen(held))

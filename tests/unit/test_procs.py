@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from botkeep.runtimes.procs import (
     watched_by,
     without_ending,
 )
+from support.bots import wait_for
 
 READ = {
     "python doge.py": ("python", "doge.py", False, []),
@@ -192,3 +194,45 @@ def test_this_program_and_what_another_watcher_guards_are_nobodys_descendants() 
     ]
     table = ProcessTable({one.pid: one for one in family})
     assert set(table.descendants(10, "/run/own")) == {13, 14, 16}
+
+
+def test_a_table_made_from_another_sees_who_died_who_is_new_and_who_became_another_program() -> None:
+    sleeper, dies = (subprocess.Popen(["sleep", "600"]) for _ in range(2))
+    changes = subprocess.Popen(["sh", "-c", "read line; exec sleep 601"], stdin=subprocess.PIPE)
+    new = None
+    try:
+        wait_for(lambda: all(is_asleep(one.pid) for one in (sleeper, dies)) and read_proc(changes.pid))
+        before = ProcessTable.read().to_keep()
+        dies.kill()
+        assert changes.stdin
+        with changes.stdin as line:
+            line.write(b"go\n")
+        new = subprocess.Popen(["sleep", "602"])
+        wait_for(lambda: is_dead(dies.pid) and words_of(changes.pid) == ("sleep", "601"))
+        after = before.again()
+        assert after.procs[sleeper.pid] is before.procs[sleeper.pid]
+        assert before.procs[dies.pid].dead is False
+        assert after.procs[dies.pid].dead is True
+        assert after.procs[changes.pid].argv == ("sleep", "601")
+        assert new.pid in after.procs
+    finally:
+        for one in (sleeper, dies, changes, new):
+            if one is not None:
+                one.kill()
+                one.wait()
+
+
+def is_asleep(pid: int) -> bool:
+    """As itself, and no longer as what it was forked from."""
+    now = read_proc(pid)
+    return now is not None and now.state == "S" and now.argv == ("sleep", "600")
+
+
+def is_dead(pid: int) -> bool:
+    now = read_proc(pid)
+    return now is None or now.dead
+
+
+def words_of(pid: int) -> tuple[str, ...]:
+    now = read_proc(pid)
+    return now.argv if now else ()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from botkeep.causes import LogLook
 from botkeep.model import Progress, Tempo
-from botkeep.progress import measure, normal_pause, trades_last_hour, usual_busiest_hour
+from botkeep.progress import measure, normal_pause, trades_last_hour, usual_busiest_hour, with_last_hour
 
 NOW = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
 HOUR = int(NOW.timestamp()) // 3600
@@ -108,6 +108,14 @@ def test_the_usual_busiest_hour_leaves_the_current_one_out() -> None:
     per_hour = tuple((HOUR - number, number % 5 + 1) for number in range(20, 1, -1))
     tempo = Tempo(per_hour=(*per_hour, (HOUR - 1, 27), (HOUR, 27)))
     assert usual_busiest_hour(tempo, NOW) == 5
+
+
+def test_hours_it_was_stopped_for_are_no_habit() -> None:
+    per_hour = (*((HOUR - number, 2) for number in range(40, 25, -1)), (HOUR - 25, 19), (HOUR - 24, 8))
+    assert usual_busiest_hour(Tempo(per_hour=per_hour), NOW) == 19
+    stopped = with_last_hour(set(), NOW - timedelta(hours=24))
+    assert usual_busiest_hour(Tempo(per_hour=per_hour), NOW, set(stopped)) == 2
+    assert with_last_hour(set(stopped), NOW + timedelta(days=20)) == with_last_hour(set(), NOW + timedelta(days=20))
 
 
 def test_a_new_bot_has_no_usual_hour() -> None:

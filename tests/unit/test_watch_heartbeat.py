@@ -40,6 +40,13 @@ def test_who_was_told_to_end_is_not_missed_and_who_died_is(workspace: Workspace)
         assert lock.acquire()
         assert heartbeat.problem(workspace, ledger, now) == ""
         assert "hangs" in heartbeat.problem(workspace, ledger, now + timedelta(minutes=4))
+        ledger.set_cursor("", heartbeat.CURSOR, {**value, "ticks": 1000.0})
+        said = heartbeat.problem(workspace, ledger, now, 1000.0 + 240)
+        assert "hangs: it was last heard of at" in said
+        assert said.endswith("End it (`kill -9 1`) and start it again: `botkeep watch`.")
+        for moved in (timedelta(days=1), timedelta(hours=-1)):  # the clock was set, or the machine slept
+            assert heartbeat.problem(workspace, ledger, now + moved, 1000.0 + 59) == ""
+        assert "hangs" in heartbeat.problem(workspace, ledger, now - timedelta(hours=1), 1000.0 + 240)
     ledger.set_cursor("", heartbeat.CURSOR, {**value, "ended": True})
     assert heartbeat.problem(workspace, ledger, now + timedelta(days=1)) == ""
     ledger.close()
@@ -62,6 +69,55 @@ def test_a_url_is_asked_in_order_and_its_secret_is_never_shown() -> None:
     assert "s3cret" not in outside.problem
     outside.say(NAMED, "", {})
     assert "${BOTKEEP_TEST_PING}, which is set neither" in outside.problem
+
+
+def said_by(outside: heartbeat.Outside, url: str) -> str:
+    """What hindered one word."""
+    outside.say(url, "", {})
+    outside.flush(20)
+    return outside.problem
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_is_followed_on_the_same_server_and_counts_as_lost_on_another(status: int) -> None:
+    with listening() as server, listening() as other:
+        outside = heartbeat.Outside()
+        server.status, server.moved_to = status, other.url
+        assert said_by(outside, server.url) == "", "https of the same server has another port"
+        server.moved_to = other.url.replace("127.0.0.1", "localhost")
+        assert said_by(outside, server.url).startswith("heartbeat_url leads to another server")
+        server.moved_to = server.url
+        assert said_by(outside, server.url) == f"heartbeat_url answered {status}; look whether it is right."
+
+
+def test_a_server_in_trouble_is_named_until_it_is_well_again() -> None:
+    with listening() as server:
+        outside = heartbeat.Outside()
+        server.status = 500
+        assert said_by(outside, server.url) == "heartbeat_url answered 500; look whether it is right."
+        server.status = 200
+        assert said_by(outside, server.url) == ""
+
+
+def test_a_body_that_never_ends_is_not_waited_for() -> None:
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as endless:
+        kept: list[socket.socket] = []
+
+        def answer() -> None:
+            connection, _ = endless.accept()
+            kept.append(connection)
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n.")
+
+        threading.Thread(target=answer, daemon=True).start()
+        began = time.monotonic()
+        assert said_by(heartbeat.Outside(), f"http://127.0.0.1:{endless.getsockname()[1]}") == ""
+        assert time.monotonic() - began < 5
+        for one in kept:
+            one.close()
 
 
 def test_a_variable_that_is_not_set_is_an_error() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import history as past
-from . import probe
+from . import probe, progress
 from .config import Bot, Fleet
 from .durable import Lock
 from .journal import Journal
@@ -33,8 +34,29 @@ UNATTEMPTED = {"attempted": False}
 HISTORY_REACHES = timedelta(days=8)
 HELD = "held"
 """The cursor of a bot that a round has stopped: {entry}; empty once it was started again."""
-ONE_MOMENT = 0.1
+RUNAWAY = "runaway"
+"""Cursor: hours since the epoch whose trades a round stopped the bot for."""
+ONE_MOMENT = 0.3
 """Seconds for which what was seen counts as seen now, by whoever decides. What a start proves is looked for anew."""
+
+
+class Starts:
+    """Which bots were started by now, for work that lets starts go first. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._over: set[str] = set()
+
+    def over(self, bot: str) -> None:
+        """It was started, or nothing is going to be."""
+        with self._changed:
+            self._over.add(bot)
+            self._changed.notify_all()
+
+    def wait_for(self, bots: Collection[str], seconds: float) -> None:
+        """Until all of them are over, for so many seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over.issuperset(bots), seconds)
 
 
 @dataclass
@@ -51,6 +73,9 @@ class Bench:
     """The newest look at each bot in this run."""
     troubles: list[str] = field(default_factory=list)
     """What could not be read: a look goes on without it, and says so; an action does not."""
+    before: ProcessTable | None = None
+    """An older process table: what its programs were executed with is not asked again."""
+    starts: Starts = field(default_factory=Starts)
     _table: tuple[float, ProcessTable] | None = None
     _looked: dict[str, tuple[float, probe.Seen]] = field(default_factory=dict)
 
@@ -62,17 +87,38 @@ class Bench:
             self._trouble(error)
             return History()
 
+    def histories(self, bots: Sequence[str]) -> dict[str, History]:
+        """The same about many, in a few questions."""
+        now = self.clock()
+        try:
+            told = self.ledger.told_of(bots, since=now - HISTORY_REACHES)
+            cursor = self.cursors_of(bots)
+            return {
+                bot: past.history(
+                    one.entries, one.spans, now, one.wish, self._hold(cursor(bot, HELD)), _hours(cursor(bot, RUNAWAY))
+                )
+                for bot, one in told.items()
+            }
+        except LedgerError as error:
+            self._trouble(error)
+            return {bot: History() for bot in bots}
+
     def known_history(self, bot: str) -> History:
         """The same for an action. Raises LedgerError: without history there is no back-off, and no stop on purpose."""
         now = self.clock()
         since = now - HISTORY_REACHES
         entries = self.ledger.entries(bot=bot, since=since)
         spans, wish = self.ledger.spans(bot, since=since), self.ledger.last_wish(bot)
-        return past.history(entries, spans, now, wish, self._held_since_long(bot))
+        held, runaway = self._hold(self.ledger.cursor(bot, HELD)), _hours(self.ledger.cursor(bot, RUNAWAY))
+        return past.history(entries, spans, now, wish, held, runaway)
 
-    def _held_since_long(self, bot: str) -> Hold | None:
-        """A round's stop, however long ago."""
-        kept = self.ledger.cursor(bot, HELD)
+    def remember_runaway(self, bot: str) -> None:
+        """What it traded in the last hour is no habit. Raises LedgerError."""
+        known = _hours(self.ledger.cursor(bot, RUNAWAY))
+        self.ledger.set_cursor(bot, RUNAWAY, {"hours": progress.with_last_hour(known, self.clock())})
+
+    def _hold(self, kept: dict[str, Any] | None) -> Hold | None:
+        """A round's stop, however long ago. `kept`: the cursor of it."""
         entry = self.ledger.entry(str(kept["entry"])) if kept else None
         return past.hold_of(entry) if entry else None
 
@@ -84,13 +130,23 @@ class Bench:
             self._trouble(error)
             return None
 
-    def _cursors_of(self, names: Sequence[str]) -> Callable[[str, str], dict[str, Any] | None]:
+    def cursors_of(self, names: Sequence[str]) -> Callable[[str, str], dict[str, Any] | None]:
         """As `cursor`, asked once for all of them; others are asked for one by one."""
+        kept = self._cursors(names)
+        return self.cursor if kept is None else self._among(kept, names)
+
+    def _cursors(self, names: Sequence[str]) -> dict[tuple[str, str], str] | None:
+        """Every cursor of these bots, as JSON; None where the ledger cannot be read."""
         try:
-            kept, asked = self.ledger.cursors(names), frozenset(names)
+            return self.ledger.cursors(names)
         except LedgerError as error:
             self._trouble(error)
-            return self.cursor
+            return None
+
+    def _among(
+        self, kept: Mapping[tuple[str, str], str], names: Sequence[str]
+    ) -> Callable[[str, str], dict[str, Any] | None]:
+        asked = frozenset(names)
 
         def cursor(bot: str, name: str) -> dict[str, Any] | None:
             if bot not in asked:
@@ -127,19 +183,29 @@ class Bench:
     def look_at(self, names: Sequence[str]) -> dict[str, probe.Seen]:
         """One look at these bots, side by side."""
         full, now = self.playbooks.get(Fault.DISK_FULL).policy.when.free_below, self.clock()
-        began, table = time.monotonic(), ProcessTable.read()
-        cursor = self._cursors_of(names)
+        began, table = time.monotonic(), self._read_table()
+        kept = self._cursors(names)
+        cursor = self.cursor if kept is None else self._among(kept, names)
         found = probe.look(self.fleet, names, cursor, now, self.answer_within, full, table=table)
+        found = _with_what_was_known(found, kept or {})
         self._table = (began, table)
         self._looked |= {name: (began, seen) for name, seen in found.items()}
         return found
 
     def table(self) -> ProcessTable:
         """The process table of this moment, read once for several questions."""
-        now = time.monotonic()
-        if self._table is None or now - self._table[0] > ONE_MOMENT:
-            self._table = (now, ProcessTable.read())
-        return self._table[1]
+        now, newest = time.monotonic(), self._table  # another bot's action may forget it meanwhile
+        if newest is None or now - newest[0] > ONE_MOMENT:
+            self._table = newest = (now, self._read_table())
+        return newest[1]
+
+    def _read_table(self) -> ProcessTable:
+        return self.before.again() if self.before else ProcessTable.read()
+
+    def newest_table(self) -> ProcessTable | None:
+        """The one that was read last, if any."""
+        newest = self._table
+        return newest[1] if newest else self.before
 
     def just_seen(self, name: str) -> probe.Seen | None:
         """What this run saw of the bot at this moment already."""
@@ -207,3 +273,16 @@ def busy(case: Case) -> ActionReport:
 def blank(bench: Bench, bot: Bot) -> Verdict:
     """A verdict of a bot that nobody looked at."""
     return Verdict(bot=bot.name, status=Status.UNKNOWN, at=bench.clock(), sentence="")
+
+
+def _with_what_was_known(found: Mapping[str, probe.Seen], kept: Mapping[tuple[str, str], str]) -> dict[str, probe.Seen]:
+    """The same looks, each with the cursors that it began with."""
+    known: dict[str, dict[str, str]] = {name: {} for name in found}
+    for (bot, kind), text in kept.items():
+        if bot in known:
+            known[bot][kind] = text
+    return {name: replace(seen, found=known[name]) for name, seen in found.items()}
+
+
+def _hours(kept: dict[str, Any] | None) -> frozenset[int]:
+    return frozenset(int(hour) for hour in (kept or {}).get("hours", ()))

@@ -73,13 +73,18 @@ def _run(argv: Sequence[str]) -> int:
         asked = _parse(argv)
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
-    moves = getattr(asked, "watch", False)
-    if asked.command in PATIENT and not moves and sys.stderr is not None and sys.stderr.isatty():
+    if asked.command in PATIENT and _has_somebody_waiting(asked):
         from .live import waiting
 
         with waiting(f"botkeep {asked.command}"):
             return int(asked.run(asked))
     return int(asked.run(asked))
+
+
+def _has_somebody_waiting(asked: Arguments) -> bool:
+    """Whether a person sits in front of it, who is told that it takes a while: never in a pipe, nor beside JSON."""
+    quiet = getattr(asked, "watch", False) or getattr(asked, "json", False)
+    return not quiet and all(one is not None and one.isatty() for one in (sys.stdout, sys.stderr))
 
 
 def _complain(error: BotkeepError) -> int:
@@ -154,11 +159,11 @@ def _login() -> str:
 def _check(asked: Arguments) -> int:
     with _desk(asked) as desk:
         report = desk.check(asked.bots)
-        zone = desk.zone() if report.incidents else UTC
+        zone = desk.zone() if report.incidents or report.silenced else UTC
     if asked.json:
-        from .results import check_document
+        from .listings import full_check
 
-        _print_document(check_document(report, fold=False))
+        _print_document(full_check(report))
     else:
         from . import terminal
 
@@ -167,7 +172,7 @@ def _check(asked: Arguments) -> int:
 
 
 def _status(asked: Arguments) -> int:
-    from . import terminal
+    from . import silences, terminal
     from .listings import status_document
 
     if asked.watch:
@@ -175,39 +180,34 @@ def _status(asked: Arguments) -> int:
     with _desk(asked) as desk:
         now = desk.clock()
         seen = _glance(desk, asked.bots, now)
-        held = _silenced(desk, now)
+        held = silences.holding(desk.ledger, now)
+        zone = desk.zone() if held else UTC
     if asked.json:
-        _print_document(status_document(seen, now))
+        _print_document(status_document(seen, now, held))
     else:
-        _print(*terminal.status_lines(seen, now, colour=_colour()), *held)
+        _print(*terminal.status_lines(seen, now, colour=_colour()), *silences.sentences(held, now, zone))
     return 0
 
 
-def _silenced(desk: Desk, now: datetime) -> list[str]:
-    """What nobody is told of; a ledger that cannot be read is said by the verdicts."""
-    from . import silences
-    from .model import LedgerError
-
-    try:
-        found = silences.active(desk.ledger, now)
-    except LedgerError:
-        return []
-    return list(silences.sentences(found, now, desk.zone())) if found else []
-
-
 def _live(asked: Arguments) -> int:
-    from . import live
+    from . import live, silences
     from .fresh import Fresh
 
     if asked.json:
         raise UsageError("botkeep status: --watch is for people, --json for programs; write one of the two.")
     with _desk(asked) as desk:
-        desk.fresh = Fresh(desk.workspace)
+        fresh, zone = Fresh(desk.workspace), desk.zone()
+        desk.fresh = fresh
 
         def look() -> list[tuple[Verdict, Observation]]:
             return _glance(desk, asked.bots, desk.clock())
 
-        return live.show(look, desk.clock, desk.zone(), sys.stdout, colour=_colour())
+        def note() -> str:
+            now = desk.clock()
+            held = silences.sentences(silences.holding(desk.ledger, now), now, zone)
+            return fresh.read().problem or "; ".join(held)
+
+        return live.show(look, desk.clock, zone, sys.stdout, colour=_colour(), note=note)
 
 
 def _glance(desk: Desk, names: Sequence[str], now: datetime) -> list[tuple[Verdict, Observation]]:
@@ -289,7 +289,7 @@ def _round(asked: Arguments) -> int:
     from .listings import round_document
 
     with _desk(asked, Actor.ROUND) as desk:
-        report, zone = desk.round(), desk.zone()
+        report, zone = desk.round(aside=True), desk.zone()
     if asked.json:
         _print_document(round_document(report))
     else:
@@ -308,8 +308,7 @@ def _watch(asked: Arguments) -> int:
             heartbeat.forget(desk.ledger)
             _print("Nobody misses a watcher any more.")
             return 0
-        code = watch(desk, _line)
-    os._exit(code)  # turns that are under way in other threads are settled by whoever looks next: nobody waits for them
+        os._exit(watch(desk, _line))  # turns under way are settled by whoever looks next: nobody waits, nor closes
 
 
 def _line(text: str) -> None:
@@ -591,7 +590,8 @@ def _supervisord_config(asked: Arguments) -> int:
 
     workspace = _workspace(asked)
     workspace.prepare()  # supervisord refuses to start where the folder of a log is missing
-    made = written(load_fleet(workspace), server=asked.server, programs_only=asked.programs_only)
+    watcher = None if asked.no_watch else _command()
+    made = written(load_fleet(workspace), server=asked.server, programs_only=asked.programs_only, watcher=watcher)
     if asked.out is None:
         _print(made.text.rstrip("\n"))
     else:
@@ -605,7 +605,7 @@ def _supervisord_config(asked: Arguments) -> int:
 def _systemd_units(asked: Arguments) -> int:
     from .config import load_fleet
     from .schedule import load_schedule
-    from .systemd_units import prepare_logs, store, written
+    from .systemd_writer import prepare_logs, store, written
 
     workspace = _workspace(asked)
     workspace.prepare()
@@ -848,8 +848,9 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], int], str, tuple[Argument, ...]]
     "supervisord-config": (_supervisord_config, "write a safe configuration for supervisord from config/bots.json",
              (_arg("--out", metavar="FILE", type=Path, help="write it there; else it is printed"),
               _arg("--server", metavar="URL", help="for this supervisord, where the bots name several"),
-              _arg("--programs-only", action="store_true", help="to be included by a configuration that you have"))),
-    "systemd-units": (_systemd_units, "write units for systemd from config/bots.json, and botkeep's own timer",
+              _arg("--programs-only", action="store_true", help="to be included by a configuration that you have"),
+              _arg("--no-watch", action="store_true", help="without botkeep's own watcher: something else runs it"))),
+    "systemd-units": (_systemd_units, "write units for systemd: config/bots.json's, botkeep's own watcher and timer",
              (_arg("--out", metavar="DIR", type=Path, help="write them there; else they are printed"),
               _arg("--user", action="store_true", help="for your own systemd, not the machine's"))),
     "swarm-stack": (_swarm_stack, "write a stack for a Docker Swarm from config/bots.json, botkeep's watcher in it",

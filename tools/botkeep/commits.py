@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,11 +23,18 @@ GIT = shutil.which("git")
 PATHS = ("memory", "playbooks")
 SECONDS = 10.0
 """For each question to git."""
+CLEANING_UP = 3.0
+"""Seconds that a git which took too long has to remove its locks: one left behind would stop the person's own git."""
 NAME, EMAIL = "botkeep", "botkeep@localhost"
 QUIET = (
     "-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "core.fsmonitor=false", "-c", "gc.auto=0",
     "-c", "maintenance.auto=false", "-c", "core.editor=true",
 )  # fmt: skip
+UNDER_WAY = {
+    "MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "rebase-merge": "rebase",
+    "rebase-apply": "rebase", "BISECT_LOG": "bisect",
+}  # fmt: skip
+"""Files of git's own folder, and which work of a person they stand for."""
 TITLE = 72
 """Characters of a message's first line."""
 
@@ -51,31 +59,57 @@ def commit(workspace: Workspace, sentences: Sequence[str]) -> str:
 
 
 def _commit(home: Path, sentences: Sequence[str]) -> str:
-    if _git(home, "rev-parse", "--is-inside-work-tree").stdout.strip() != "true":
-        return ""
+    where = _git(home, "rev-parse", "--is-inside-work-tree")
+    if where.stdout.strip() != "true":
+        return _failure(where) if "not a git repository" not in where.stderr else ""
     paths = [path for path in PATHS if (home / path).is_dir() and not (home / path).is_symlink()]
     new = _named(home, "ls-files", "--others", "--exclude-standard", "-z", "--", *paths) if paths else []
     changed = [*new, *_known_and_changed(home, paths)] if paths else []
     if not changed:
         return ""
-    if new and (problem := _failure(_git(home, "add", "--intent-to-add", "--", *new))):
-        return problem
-    words = ("commit", "--quiet", "--no-verify", "--only", "-m", message(sentences), "--", *changed)
-    problem = _failure(_git(home, *_who(home), *words))
-    if problem and new:
-        _git(home, "rm", "--cached", "--quiet", "--", *new)  # not even that we meant to add them stays behind
+    if why := _hindered(home):
+        return f"memory/ and playbooks/ were not committed: {why}"
+    return _commit_these(home, new, changed, message(sentences))
+
+
+def _commit_these(home: Path, new: Sequence[str], changed: Sequence[str], said: str) -> str:
+    """All of them or none; of what fails not even that we meant to add something stays behind."""
+    committed = False
+    try:
+        problem = _failure(_git(home, "add", "--intent-to-add", "--", *new)) if new else ""
+        if not problem:
+            words = ("commit", "--quiet", "--no-verify", "--only", "-m", said, "--", *changed)
+            problem = _failure(_git(home, *_who(home), *words))
+            committed = not problem
+    finally:
+        if new and not committed:
+            _git(home, "update-index", "--force-remove", "--", *new)  # asks no filter, which may be what hangs
     return problem
+
+
+def _hindered(home: Path) -> str:
+    """What a person is in the middle of: a commit there would become part of it, or be lost with it."""
+    words = [word for name in UNDER_WAY for word in ("--git-path", name)]
+    files = _git(home, "rev-parse", *words).stdout.splitlines()
+    for file, what in zip(files, UNDER_WAY.values(), strict=False):
+        if (home / file).exists():
+            return f"a {what} is under way in this repository. When it is ended, the next round that acts commits them."
+    if _git(home, "symbolic-ref", "--quiet", "HEAD").returncode:
+        return "no branch is checked out (detached HEAD), so the commit would be lost: `git switch BRANCH`."
+    return ""
 
 
 def _known_and_changed(home: Path, paths: Sequence[str]) -> list[str]:
     """Files that git has, and that are others than in the newest commit; all of them before the first one."""
     if _git(home, "rev-parse", "--verify", "--quiet", "HEAD").returncode:
         return _named(home, "ls-files", "-z", "--", *paths)
-    return _named(home, "diff", "--name-only", "--no-renames", "--relative", "-z", "HEAD", "--", *paths)
+    words = ("diff", "--name-only", "--no-renames", "--ignore-submodules=all", "--relative", "-z", "HEAD", "--")
+    return _named(home, *words, *paths)
 
 
 def _named(home: Path, *words: str) -> list[str]:
-    return [path for path in _git(home, *words).stdout.split("\0") if path]
+    """Files; a folder is a repository of its own, whose history is somebody else's."""
+    return [path for path in _git(home, *words).stdout.split("\0") if path and not path.endswith("/")]
 
 
 def _who(home: Path) -> list[str]:
@@ -99,13 +133,28 @@ def _failure(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _git(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """One question. Raises OSError, TimeoutExpired."""
+    """One question. Raises OSError, and TimeoutExpired when git and all that it started are ended."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment = {
         **kept, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1", "LC_ALL": "C",
         "GIT_ASKPASS": "true", "SSH_ASKPASS": "true",
     }  # fmt: skip
-    return subprocess.run(
-        [GIT or "git", *QUIET, *words], cwd=home, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, errors="replace", timeout=SECONDS, check=False, start_new_session=True,
-    )  # fmt: skip
+    with subprocess.Popen(
+        [GIT or "git", *QUIET, *words], cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True,
+    ) as git:  # fmt: skip
+        try:
+            out, err = git.communicate(timeout=SECONDS)
+        except BaseException:
+            _end(git)
+            raise
+    return subprocess.CompletedProcess(git.args, git.returncode, out, err)
+
+
+def _end(git: subprocess.Popen[str]) -> None:
+    """With what it started (a filter that hangs), which is of its own session; killed only if it does not end."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(git.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            git.wait(CLEANING_UP)

@@ -216,7 +216,7 @@ class Bot(BaseModel):
     progress: ProgressConfig | None = None
     limits: LimitsConfig = Field(LimitsConfig(), description="Settings that may be changed in trouble, and no other.")
     notify: list[str] = Field([], description="Who is told of this bot, instead of the fleet's; see there.")
-    replay: ReplayConfig = Field(ReplayConfig(), description="Where lost trades can be read again.")
+    replay: ReplayConfig = Field(default_factory=ReplayConfig, description="Where lost trades can be read again.")
     paper: bool = Field(False, description="It trades on paper: no exchange knows its trades.")
     restart_every: Every | None = Field(
         None, description="A planned restart, for example to free memory: a length of time, or five cron fields."

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from .causekinds import CauseKind, kind_of
 from .kernelclock import offset_in, read_clock
 from .memory import CGROUPS, PROC, Limit, Memory, read_limit, read_memory, read_small
 from .model import Cause, DiskLook, Exit, HostCause, HostLook, LogLook, Mark, Observation, OomKill
-from .oomkills import FILES, JOURNAL, KMSG, read_kills
+from .oomkills import FILES, JOURNAL, KMSG, KnownKills, read_kills
 from .sizes import size_text
 
 if TYPE_CHECKING:
@@ -166,7 +167,14 @@ def _disk(folders: Sequence[str]) -> DiskLook | None:
         total=found.f_blocks * found.f_frsize,
         files_free=found.f_favail if found.f_files else None,
         read_only=bool(found.f_flag & os.ST_RDONLY),
+        mount=_mount_of(Path(folders[0])),
     )
+
+
+def _mount_of(folder: Path) -> str:
+    """Where the file system begins that the folder is on."""
+    real = folder.resolve()
+    return str(next((one for one in (real, *real.parents) if os.path.ismount(one)), folder))
 
 
 def disk_trouble(disk: DiskLook, free_below: int = FREE_BELOW) -> str:
@@ -253,10 +261,23 @@ def ended_for_memory(looks: Iterable[Observation], now: datetime, places: Places
     kills at all. Never raises.
     """
     killed = [one for one in looks if _is_by_an_unknown_hand(one)]
-    if not any(one.host and one.host.oom_kills for one in killed):
+    counted = max((one.host.oom_kills or 0 for one in killed if one.host), default=0)
+    if not counted:
         return frozenset()
-    kills, _ = read_kills(now, places.kmsg, places.kernel_logs, places.journal)
+    kills = _known_kills(places).newest(counted, now)
     return frozenset(one.bot for one in killed if any(_is_the_end_of(one, kill, places) for kill in kills))
+
+
+@cache
+def _known_kills(places: Places) -> KnownKills:
+    return KnownKills(places.kmsg, places.kernel_logs, places.journal)
+
+
+def know_kills(now: datetime, places: Places = PLACES) -> None:
+    """Read what the kernel said of its kills before a look waits for it. Never raises."""
+    counted = read_memory(places.proc).oom_kills
+    if counted:
+        _known_kills(places).newest(counted, now)
 
 
 def _is_by_an_unknown_hand(seen: Observation) -> bool:

@@ -193,10 +193,13 @@ def _faulty(look: _Look, evidence: Sequence[Evidence], *, confirmed: bool) -> Ve
 
 
 def _down_since(look: _Look) -> datetime:
-    """When it went down: the recorded exit, a hung bot's last sign of life, else the first look that found it down."""
+    """When it went down: the recorded exit, a hung bot's last sign of life, else the first look that found it down.
+
+    While it was stopped on purpose it was not down: that counts from when somebody wanted it up again.
+    """
     ended = look.ended
     if not look.alive and ended and ended.at:
-        return ended.at
+        return max(ended.at, look.history.wanted_since or ended.at)
     signs = [one.at for one in look.seen.progress if one.at]
     if look.alive and signs:
         return max(signs)
@@ -268,7 +271,7 @@ def _trading_too_often(look: _Look) -> Iterable[Evidence]:
         text = f"{made}; max_trades_per_hour allows {allowed}."
         yield Evidence(Fault.TRADING_TOO_OFTEN, OVER_LIMIT, True, text)
     when = look.policy(Fault.TRADING_TOO_OFTEN).when
-    usual = usual_busiest_hour(tempo, look.now)
+    usual = usual_busiest_hour(tempo, look.now, look.history.runaway_hours)
     if usual and count >= when.at_least and count > usual * when.times_usual:
         text = f"{made}; the busiest hour of its last 14 days had {usual}."
         yield Evidence(Fault.TRADING_TOO_OFTEN, UNUSUAL if allowed is None else UNUSUAL_WITHIN_LIMIT, False, text)
@@ -317,7 +320,8 @@ def _from_the_log(look: _Look) -> Iterable[Evidence]:
         if cause.fault is None or not _speaks(look, cause) or _answered(look, cause):
             continue
         until = f" until {clock(cause.until)}" if cause.until else ""
-        text = f"{look.seen.bot}: {cause.cause.rstrip('.')}{until} ({cause.count} lines in its log)."
+        lines = f"{cause.count} line{'s' * (cause.count != 1)}"
+        text = f"{look.seen.bot}: {cause.cause.rstrip('.')}{until} ({lines} in its log)."
         yield Evidence(cause.fault, cause.signature, False, text, cause.signature)
 
 

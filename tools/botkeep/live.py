@@ -5,18 +5,20 @@ Neither writes a sign where nobody sits in front of it: into a pipe the bots go 
 
 from __future__ import annotations
 
-import shutil
+import os
+import select
 import signal
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, tzinfo
 from types import FrameType
 from typing import TextIO
 
-from .model import FAULT_ORDER, Observation, Status, Verdict
+from .model import FAULT_ORDER, BotkeepError, Observation, Status, Verdict
 from .terminal import age, megabytes, paint
 from .untrusted import strip
 
@@ -24,6 +26,9 @@ EVERY = 2.0
 """Seconds between two looks."""
 SHOWN_AFTER = 2.0
 """Seconds that nobody minds to wait for."""
+NARROW = 60
+"""Columns below which a line holds less."""
+_ENDS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _ORDER = {Status.FAULTY: 0, Status.UNKNOWN: 1, Status.STOPPED: 2, Status.HEALTHY: 3}
 _ENTER, _LEAVE, _HOME = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l", "\033[H"
 _CLEAR_LINE, _CLEAR_REST = "\033[K", "\033[J"
@@ -43,7 +48,7 @@ def bot_lines(
     )
     head = f"{now.astimezone(zone):%H:%M:%S}  {counts or 'no bots are configured yet'}"
     worst = sorted(seen, key=lambda pair: _place(pair[0]))
-    width = min(18, max((len(one.bot) for one, _ in seen), default=0))
+    width = min(max(18, columns // 4), max((len(one.bot) for one, _ in seen), default=0))
     room = max(1, height - 3)
     shown = worst if len(worst) <= room else worst[: max(1, room - 1)]
     lines = [_line(verdict, look, now, width, columns, colour=colour) for verdict, look in shown]
@@ -52,15 +57,32 @@ def bot_lines(
 
 
 def _line(verdict: Verdict, look: Observation, now: datetime, width: int, columns: int, *, colour: bool) -> str:
+    status = verdict.status.ljust(7)
+    plain = f"{_name(verdict.bot, width)}  {status}  {_figures(verdict, look, now, columns)}"
+    text = "" if verdict.status is Status.HEALTHY else strip(verdict.sentence).removeprefix(f"{verdict.bot} ")
+    line = _cut(plain + _cut(text, columns - len(plain)), columns).rstrip()
+    return line.replace(f"  {status}", f"  {paint(status, colour=colour)}", 1)
+
+
+def _figures(verdict: Verdict, look: Observation, now: datetime, columns: int) -> str:
+    """How long it runs, and its memory. One that does not run, or is not well in a narrow window, needs the room for
+    why."""
     instance = next(iter(look.runtime.instances), None)
+    if verdict.status is not Status.HEALTHY and (instance is None or columns < NARROW):
+        return ""
     up = age(now - instance.started_at) if instance and instance.started_at else "-"
     memory = megabytes(instance.rss_bytes) if instance else "-"
-    name = verdict.bot if len(verdict.bot) <= width else f"{verdict.bot[: width - 1]}…"
-    status = verdict.status.ljust(7)
-    plain = f"{name.ljust(width)}  {status}  {up.rjust(7)}  {memory.rjust(8)}  "
-    text = "" if verdict.status is Status.HEALTHY else strip(verdict.sentence).removeprefix(f"{verdict.bot} ")
-    line = (plain + _cut(text, columns - len(plain))).rstrip()[:columns]
-    return line.replace(f"  {status}", f"  {paint(status, colour=colour)}", 1)
+    if columns >= NARROW:
+        return f"{up.rjust(7)}  {memory.rjust(8)}  "
+    return f"{up.rjust(7)}"
+
+
+def _name(name: str, width: int) -> str:
+    """Long ones lose their middle: names of one fleet often begin alike."""
+    if len(name) <= width:
+        return name.ljust(width)
+    tail = width // 3
+    return f"{name[: width - tail - 1]}…{name[-tail:]}"
 
 
 def _place(verdict: Verdict) -> tuple[int, int]:
@@ -68,40 +90,125 @@ def _place(verdict: Verdict) -> tuple[int, int]:
 
 
 def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: max(0, room - 1)]}…" if room > 0 else ""
+    """As much as that many columns hold: a sign of Chinese takes two of them, an accent of its own none."""
+    if columns_of(text) <= room:
+        return text
+    kept = ""
+    for sign in text:
+        if columns_of(kept + sign) >= room:
+            break
+        kept += sign
+    return f"{kept}…" if room > 0 else ""
 
 
-def show(look: Look, now: Callable[[], datetime], zone: tzinfo, out: TextIO, *, colour: bool) -> int:
-    """Look and draw until Ctrl-C or SIGTERM; the exit code. Without a terminal: once, and that is said."""
+def columns_of(text: str) -> int:
+    """How wide it is on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum((not unicodedata.combining(one)) * (1 + (unicodedata.east_asian_width(one) in "WF")) for one in text)
+
+
+def show(
+    look: Look, now: Callable[[], datetime], zone: tzinfo, out: TextIO, *, colour: bool, note: Callable[[], str] = str
+) -> int:
+    """Look and draw until Ctrl-C or SIGTERM; the exit code. Without a terminal: once, and that is said.
+
+    `note`: one sentence below the bots, if any. What keeps a later look from being made is shown there too; raises
+    BotkeepError for the first one.
+    """
     if not out.isatty():
-        out.write("\n".join(bot_lines(look(), now(), zone, (80, 1 << 30), colour=False)) + "\n")
+        lines = [*bot_lines(look(), now(), zone, (80, 1 << 30), colour=False), strip(note())]
+        out.write("\n".join(lines).rstrip() + "\n")
         out.flush()
         print("botkeep: this is no terminal, so the bots are shown once.", file=sys.stderr)
         return 0
-    ended = threading.Event()
+    eyes = _Eyes(look, note)
+    with _interruptible() as interrupted, suppress(OSError):  # a terminal that was closed needs no picture
+        out.write(_ENTER)
+        try:
+            _draw(eyes, now(), zone, out, colour=colour)
+            while not interrupted(EVERY):
+                eyes.look_again()
+                _draw(eyes, now(), zone, out, colour=colour)
+        finally:
+            with suppress(OSError):
+                out.write(_LEAVE)
+                out.flush()
+    return 0
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        ended.set()
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    signal.signal(signal.SIGWINCH, lambda *_: None)  # the wait ends, and the next picture has the new size
-    out.write(_ENTER)
+class _Eyes:
+    """Looks in a thread of its own: an engine that is away keeps nobody from ending this."""
+
+    def __init__(self, look: Look, note: Callable[[], str]) -> None:
+        self.look, self.more, self.began = look, note, time.monotonic()
+        self.seen, self.said = look(), note()
+        self._thread: threading.Thread | None = None
+
+    def look_again(self) -> None:
+        """Unless the last look is still under way."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self.began = time.monotonic()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        self._thread.join(SHOWN_AFTER / 2)
+
+    def _look(self) -> None:
+        try:
+            self.seen, self.said = self.look(), self.more()
+        except BotkeepError as error:
+            self.said = str(error)
+
+    def note(self) -> str:
+        """What there is to say besides, first of all why what is shown may be old; empty: nothing."""
+        if self._thread is not None and self._thread.is_alive() and time.monotonic() - self.began >= SHOWN_AFTER:
+            return f"The next look takes {time.monotonic() - self.began:.0f} s so far."
+        return self.said
+
+
+def _draw(eyes: _Eyes, now: datetime, zone: tzinfo, out: TextIO, *, colour: bool) -> None:
+    columns, height = _size(out)
+    said = [_cut(strip(one), columns) for one in (eyes.note(),) if one]
+    lines = bot_lines(eyes.seen, now, zone, (columns, height - len(said)), colour=colour)
+    last = ["", *said, _cut("Ctrl-C ends this.", columns)]
+    body = "".join(f"{line}{_CLEAR_LINE}\r\n" for line in [*lines, *last])
+    out.write(f"{_HOME}{body.rstrip()}{_CLEAR_LINE}{_CLEAR_REST}")
+    out.flush()
+
+
+def _size(out: TextIO) -> tuple[int, int]:
+    """(columns, lines) as they are now: what $COLUMNS says is of the time when the shell began."""
+    size = os.get_terminal_size(out.fileno())
+    return size.columns or 80, size.lines or 24
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[float], bool]]:
+    """Gives a wait of so many seconds at most: True when a signal asks for the end. A window that changes its size
+    ends the wait as well."""
+    numbers: list[int] = []
+
+    def keep(number: int, _frame: FrameType | None) -> None:
+        numbers.append(number)
+
+    woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = {number: signal.signal(number, keep) for number in (*_ENDS, signal.SIGWINCH)}
+    earlier = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+
+    def wait(seconds: float) -> bool:
+        if select.select([woken], [], [], seconds)[0]:
+            os.read(woken, 4096)
+        return not _ENDS.isdisjoint(numbers)
+
     try:
-        while not ended.is_set():
-            seen = look()
-            size = shutil.get_terminal_size()
-            lines = bot_lines(seen, now(), zone, (size.columns, size.lines), colour=colour)
-            body = "".join(f"{line}{_CLEAR_LINE}\r\n" for line in [*lines, "", "Ctrl-C ends this."[: size.columns]])
-            out.write(f"{_HOME}{body.rstrip()}{_CLEAR_LINE}{_CLEAR_REST}")
-            out.flush()
-            ended.wait(EVERY)
+        yield wait
     finally:
-        with suppress(OSError):
-            out.write(_LEAVE)
-            out.flush()
+        signal.set_wakeup_fd(earlier)
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0
+        os.close(woken)
+        os.close(waker)
 
 
 # ---------------------------------------------------------------------------------------------------- waiting

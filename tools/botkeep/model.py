@@ -429,6 +429,8 @@ class DiskLook:
     files_free: int | None = None
     """How many more files it takes; None: it has no fixed number of them."""
     read_only: bool = False
+    mount: str = ""
+    """Where the file system begins: the same whichever of its folders were asked for."""
 
 
 @dataclass(frozen=True)
@@ -552,12 +554,24 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class PersonStop:
+    """A person stopped the bot, and no start came since: only a person's start takes it back."""
+
+    at: datetime
+    why: str
+    failed: bool = False
+    """Something of the bot was left, or whoever asked was killed before it was gone."""
+
+
+@dataclass(frozen=True)
 class History:
     """What the ledger says about one bot, as `judge` needs it. Newest last."""
 
     wanted: Wanted = Wanted.UP
     wanted_by: str = ""
     """One phrase: who stopped or started it, and when."""
+    wanted_since: datetime | None = None
+    """When somebody first asked for it again after it was stopped on purpose; None: no such stop is known."""
     restarts: tuple[Restart, ...] = ()
     """Starts that were made, those after a restore among them."""
     restores: tuple[Restart, ...] = ()
@@ -567,8 +581,12 @@ class History:
     """Given by a person, not yet used."""
     held: Hold | None = None
     """The round's stop that nobody has taken back."""
+    person_stop: PersonStop | None = None
+    """A person's stop that nobody has taken back."""
     traded_anew: datetime | None = None
     """Trades before this are not counted: the bot was stopped for them, and perhaps started by a person who knew."""
+    runaway_hours: frozenset[int] = frozenset()
+    """Hours since the epoch whose trades it was stopped for: no habit."""
 
 
 @dataclass(frozen=True)
@@ -822,7 +840,7 @@ def utc_now() -> datetime:
 
 def iso(at: datetime) -> str:
     """`2026-11-21T03:15:02.123456Z`: sorts as text, one form everywhere."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def parse_iso(text: str) -> datetime:

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,10 @@ MOST_RECORDS = 100_000
 READING_SECONDS = 0.5
 KEPT = 20
 FILE_READ = 1 << 20
+SETTLED = 5.0
+"""Seconds after which a kill that the kernel has counted stands in its log, and in what copies that."""
+CLOCK_SET = timedelta(seconds=1)
+"""By how much the wall clock has to move against the kernel's for the dates of its log to be others."""
 
 # "Out of memory: Killed process 812 (python3) total-vm:1048576kB, anon-rss:524288kB, ..." since Linux 5.0; before it
 # a line "Kill process 812 (python3) score 900 or sacrifice child" and then "Killed process 812 (python3), UID 0, ...".
@@ -65,6 +70,35 @@ def read_kills(
     if lines:
         return parse_kills(_dated(lines, now)), ""
     return (), f"Whom the kernel ended for lack of memory is not known: {problem}, and no log of the kernel either."
+
+
+class KnownKills:
+    """The newest kills, for whoever looks all day long: the log is read again only after the kernel counted another.
+
+    To read it takes as long as everything else that is looked at when a bot has died. Safe for threads.
+    """
+
+    def __init__(self, kmsg: Path = KMSG, files: Sequence[Path] = FILES, journal: Sequence[str] = JOURNAL) -> None:
+        self._places = (kmsg, files, journal)
+        self._lock = threading.Lock()
+        self._count = -1
+        self._counted_at = 0.0
+        self._booted = datetime.min.replace(tzinfo=UTC)
+        self._read_at: float | None = None
+        self._kills: tuple[OomKill, ...] = ()
+
+    def newest(self, count: int, now: datetime) -> tuple[OomKill, ...]:
+        """The newest kills, the newest last. `count`: how many the kernel has counted since it was booted."""
+        with self._lock:
+            moment = time.monotonic()
+            booted = now - timedelta(seconds=moment)
+            if count != self._count or abs(booted - self._booted) > CLOCK_SET:
+                self._counted_at = moment if self._count >= 0 else moment - SETTLED  # those before us were long ago
+                self._count, self._booted, self._read_at = count, booted, None
+            if self._read_at is None or self._read_at - self._counted_at < SETTLED:
+                self._kills, _ = read_kills(now, *self._places)
+                self._read_at = moment
+            return self._kills
 
 
 def parse_kills(said: Iterable[_Said]) -> tuple[OomKill, ...]:

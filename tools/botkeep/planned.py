@@ -14,6 +14,8 @@ from .model import Observation, Status, Verdict
 
 LATE = timedelta(hours=1)
 """A time of the calendar that nobody could keep for so long is left out: nobody wants the nightly restart at noon."""
+CLOCKS_CHANGE = timedelta(hours=2)
+"""No zone changes its clocks by more at once."""
 
 
 def due_at(bot: Bot, seen: Observation, now: datetime, zone: tzinfo) -> datetime | None:
@@ -33,17 +35,19 @@ def _of_the_calendar(fields: str, after: datetime, zone: tzinfo) -> datetime | N
     """The first time after that, as a clock on the wall shows it."""
     from croniter import CroniterBadDateError, croniter
 
-    from .schedule import moments
+    from .schedule import keeps_pace, moments
 
-    steps = croniter(fields, after.astimezone(zone).replace(tzinfo=None) - timedelta(hours=3))
+    begin = after.astimezone(zone).replace(tzinfo=None) - CLOCKS_CHANGE
+    steps, pace, found = croniter(fields, begin), keeps_pace(fields), set[datetime]()
     try:
         for _ in range(400):
-            found = [at for at in moments(steps.get_next(datetime), zone) if at > after]
-            if found:
-                return min(found)
+            wall = steps.get_next(datetime)
+            if found and wall - CLOCKS_CHANGE > begin + CLOCKS_CHANGE:  # an hour that comes twice is over by now
+                break
+            found |= {at for at in moments(wall, zone, keeps_pace=pace) if at > after}
     except CroniterBadDateError:
-        return None
-    return None
+        pass
+    return min(found, default=None)
 
 
 def waits_for(verdict: Verdict, silenced: Collection[str] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,6 +61,17 @@ class Seen:
 
     observation: Observation
     cursors: dict[str, Cursor] = field(default_factory=dict)
+    found: dict[str, str] = field(default_factory=dict)
+    """The bot's cursors as they were when the look began, as JSON."""
+
+    def knew(self, name: str) -> Cursor | None:
+        """One of them."""
+        return dict(json.loads(self.found[name])) if name in self.found else None
+
+    @property
+    def rests_on(self) -> dict[str, str | None]:
+        """Those that have to be the same still when it is written down: whoever wrote one since knows better."""
+        return {name: self.found.get(name) for name in (*self.cursors, "data")}
 
 
 def runtime_of(bot: Bot) -> Runtime:
@@ -489,14 +501,21 @@ def _with_lost_and_changed(
     return replace(data, verdict=verdict, findings=tuple(kept))
 
 
+AFTER = "after_restore"
+"""In the cursor `data`, alone, the plan of the restore after which nobody has looked yet."""
 SUSPECTS = ("C13", "Q6")
 """Rows that are others than in the backup: suspect, for a person may have edited them."""
 
 
-def _look_at_data(bot: Bot, runtime: RuntimeLook, cursor: Cursor | None, now: datetime) -> Inspection | None:
+def _look_at_data(bot: Bot, runtime: RuntimeLook, kept: Cursor | None, now: datetime) -> Inspection | None:
+    """What the file is now. What it was before a restore of ours does not count: it may have had more rows."""
     if bot.data_file is None:
         return None
-    reader, options, path = FORMATS[kind_name(bot)], bot.format_options(), bot.data_file
+    return _inspected(bot, runtime, bot.data_file, None if kept and AFTER in kept else kept, now)
+
+
+def _inspected(bot: Bot, runtime: RuntimeLook, path: Path, cursor: Cursor | None, now: datetime) -> Inspection:
+    reader, options = FORMATS[kind_name(bot)], bot.format_options()
     writing = bool(runtime.instances)
     seen = reader.inspect(path, options=options, cursor=cursor, writing=writing, now=now)
     if seen.verdict is DataVerdict.CORRUPT and not writing and open_writers(path):

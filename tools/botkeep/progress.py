@@ -10,7 +10,7 @@ their own measure. A bot has many pauses in a week, and so a playbook multiplies
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -90,11 +90,20 @@ def trades_last_hour(tempo: Tempo, now: datetime, since: datetime | None = None)
     return sum(1 for at in tempo.recent if begin < at <= end + AHEAD)
 
 
-def usual_busiest_hour(tempo: Tempo, now: datetime) -> int | None:
+def usual_busiest_hour(tempo: Tempo, now: datetime, runaway: Set[int] = frozenset()) -> int | None:
     """The most trades in one clock hour of the last 14 days, before the last 60 minutes.
 
-    None with fewer than 12 such hours: a new bot has no usual yet.
+    None with fewer than 12 such hours: a new bot has no usual yet. `runaway`: hours that are no habit, since the bot
+    was stopped for them; with them, the same series a day later would be usual.
     """
     current = int(now.timestamp() - HOUR) // HOUR
-    counts = [count for hour, count in tempo.per_hour if current - HABIT_HOURS <= hour < current]
+    counts = [
+        count for hour, count in tempo.per_hour if current - HABIT_HOURS <= hour < current and hour not in runaway
+    ]
     return max(counts) if len(counts) >= ENOUGH_HOURS else None
+
+
+def with_last_hour(runaway: Set[int], now: datetime) -> list[int]:
+    """Those, without the ones that are no part of a habit any more, and the clock hours of the last 60 minutes."""
+    current = int(now.timestamp()) // HOUR
+    return sorted({hour for hour in runaway if hour > current - HABIT_HOURS - 2} | {current - 1, current})

@@ -595,7 +595,7 @@ def _currency(found: CurrencyFigures) -> CurrencyPnl:
     return CurrencyPnl(
         currency=found.currency,
         realised=_exact(found.realised),
-        percent=_money(found.percent, 4),
+        percent=_money(found.percent, 4) if found.trades or found.realised else None,
         fees=_exact(found.fees),
         trades=found.trades,
         wins=found.wins,

@@ -13,7 +13,7 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import act, alerts, by_playbook, comparing, deaths, polling, survey, together, waking
+from . import act, alerts, by_playbook, comparing, deaths, polling, silences, survey, together, waking
 from . import history as past
 from .bench import Bench
 from .config import Bot, load_fleet
@@ -37,6 +37,7 @@ from .model import (
     utc_now,
 )
 from .playbooks import Playbook, load_playbooks
+from .runtimes.procs import ProcessTable
 from .untrusted import clean
 from .workspace import Workspace
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # a check loads none of these: it has to be quick
     from .report import HealthReport
     from .retention import Pruned
     from .schedule import Due, Missed
+    from .silences import Silence
     from .stores import Store
     from .stores.checking import Shelf, StoreReport
     from .wake import Call
@@ -60,6 +62,8 @@ AT_ONCE = 16
 """The same where somebody looks all day long: the first ones are started, and watched, for ten seconds each."""
 DELIVERING = 20.0
 """Seconds of a round for sending alerts, and again for the report; what is left waits for the next one."""
+STARTS_FIRST = 0.5
+"""Seconds that a turn leaves disk and processor to the starts of bots that are down, before it writes what it saw."""
 NEIGHBOURS = 50
 """Bots of a fleet that are all looked at to explain one: what several have at once is no fault of one."""
 IN_A_CALL = 40_000_000
@@ -75,6 +79,8 @@ class CheckReport:
     verdicts: tuple[Verdict, ...]
     problems: tuple[str, ...] = ()
     incidents: tuple[Incident, ...] = ()
+    silenced: tuple[Silence, ...] = ()
+    """Bots of which nobody is told now."""
 
     @property
     def fine(self) -> bool:
@@ -122,6 +128,8 @@ class Desk:
     clock: Callable[[], datetime] = utc_now
     fresh: Fresh | None = None
     """For whoever looks all day long: files are read again only when they changed."""
+    _table: ProcessTable | None = None
+    """The newest process table of its turns."""
 
     @staticmethod
     def open(workspace: Workspace, actor: Actor, clock: Callable[[], datetime] = utc_now) -> Desk:
@@ -140,7 +148,10 @@ class Desk:
         """Fleet and playbooks as they are on disk now. Raises ConfigError if there is no usable fleet."""
         rules = self.fresh.read() if self.fresh else Rules(load_fleet(self.workspace), load_playbooks(self.workspace))
         troubles = [rules.problem] if rules.problem else []
-        return Bench(rules.fleet, rules.playbooks, self.ledger, self.journal, self.actor, self.clock, troubles=troubles)
+        return Bench(
+            rules.fleet, rules.playbooks, self.ledger, self.journal, self.actor, self.clock, troubles=troubles,
+            before=self._table,
+        )  # fmt: skip
 
     def check(self, names: Sequence[str] | None = None, *, confirm: bool = True) -> CheckReport:
         """Look, decide, record; `confirm`: suspect evidence takes its second look here. Raises UsageError."""
@@ -149,7 +160,8 @@ class Desk:
         survey.reconcile_owed(bench, asked)
         verdicts = survey.verdicts_of(bench, asked, confirm=confirm)
         found = together.shared(bench, verdicts)
-        return CheckReport(self.clock(), survey.unhealthy_first(verdicts), survey.problems_of(bench), found)
+        worst, problems = survey.unhealthy_first(verdicts), survey.problems_of(bench)
+        return CheckReport(self.clock(), worst, problems, found, silences.holding(self.ledger, self.clock()))
 
     def diagnose(self, name: str) -> Diagnosis:
         """Why a bot is as it is, cause first. Raises UsageError for an unknown or unreadable bot."""
@@ -344,8 +356,11 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------ the round
 
-    def round(self) -> RoundReport:
-        """What the woken assistant would do, by playbook: check, act where the mode is auto, tell, run what is due."""
+    def round(self, *, aside: bool = False) -> RoundReport:
+        """What the woken assistant would do, by playbook: check, act where the mode is auto, tell, run what is due.
+
+        `aside`: a process of its own wakes the assistant where that is needed; else this call does, for minutes.
+        """
         from concurrent.futures import ThreadPoolExecutor
 
         from . import duties, telling
@@ -371,7 +386,10 @@ class Desk:
         duty = duties.do_what_is_due(bench)
         if duty.report:
             telling.deliver(bench, DELIVERING)
-        self.wake(calls)
+        if calls and aside:
+            waking.hand_over(self.workspace.home, calls)
+        else:
+            self.wake(calls)
         unwritten = self.journal.sync(self.clock())
         self._commit(bench, (*actions, *duty.backups))
         problems = (*survey.problems_of(bench), *unwritten)
@@ -396,11 +414,14 @@ class Desk:
         survey.reconcile_owed(bench, asked)
         verdicts = survey.verdicts_of(bench, asked, confirm=False, keep=False)
         with ThreadPoolExecutor(max(1, min(len(asked), AT_ONCE))) as pool:
-            acts = [pool.submit(by_playbook.act_on, bench, one) for one in verdicts if by_playbook.has_work(bench, one)]
-            survey.remember(bench, {name: bench.seen[name] for name in asked}, verdicts)
-            early = self._tell_before(bench, verdicts)
+            working = [one for one in verdicts if by_playbook.has_work(bench, one)]
+            early = self._tell_before(bench, [one for one in working if by_playbook.is_told_now(one, bench.playbooks)])
+            acts = [pool.submit(by_playbook.act_on, bench, one) for one in working]
             if seen is not None:
                 seen(verdicts)
+            bench.starts.wait_for([one.bot for one in working if one.instance is None], STARTS_FIRST)
+            survey.remember(bench, {name: bench.seen[name] for name in asked}, verdicts)
+            early = (*early, *self._tell_before(bench, verdicts))
             doubtful = [one for one in verdicts if not one.confirmed]
             if doubtful:
                 time.sleep(max(survey.apart(bench.playbooks, one) for one in doubtful))
@@ -413,7 +434,19 @@ class Desk:
                 again = survey.verdicts_of(bench, lacking, confirm=True)
                 verdicts = survey.merged(verdicts, again)
                 done += by_playbook.act_on_all(bench, again, pool)
-        return self._tell_and_look(bench, verdicts, (*polling.follow(bench, verdicts), *done), early)
+        told = self._tell_and_look(bench, verdicts, (*polling.follow(bench, verdicts), *done), early)
+        self._table = bench.newest_table()
+        return told
+
+    def prepare(self) -> None:
+        """What the next action would wait for otherwise: for whoever looks all day long, after its turns."""
+        from .host import know_kills
+
+        with suppress(BotkeepError, OSError):
+            if self._table is not None:
+                self._table = self._table.to_keep()
+            know_kills(self.clock())
+            self.ledger.tidy()
 
     def _tell_and_look(
         self,

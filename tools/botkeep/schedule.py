@@ -54,8 +54,7 @@ class Task:
     @property
     def keeps_pace(self) -> bool:
         """Every few minutes or hours, by real time; False: at fixed times of the day."""
-        minute, hour = self.schedule.split()[:2]
-        return minute.startswith("*") or hour.startswith("*")
+        return keeps_pace(self.schedule)
 
 
 @dataclass(frozen=True)
@@ -183,27 +182,28 @@ def _times_of(task: Task, after: datetime, until: datetime, zone: tzinfo) -> Ite
             return
         if wall < first:
             return
-        for at in _moments(wall, zone, keeps_pace=task.keeps_pace):
+        for at in moments(wall, zone, keeps_pace=task.keeps_pace):
             if after < at <= until:
                 count += 1
                 yield at
 
 
-def moments(wall: datetime, zone: tzinfo) -> set[datetime]:
-    """When the clock on the wall shows this fixed time of a day, in UTC."""
-    return _moments(wall, zone, keeps_pace=False)
+def keeps_pace(fields: str) -> bool:
+    """Whether these cron fields mean every few minutes or hours, whatever the clock on the wall does."""
+    minute, hour = fields.split()[:2]
+    return minute.startswith("*") or hour.startswith("*")
 
 
-def _moments(wall: datetime, zone: tzinfo, *, keeps_pace: bool) -> set[datetime]:
-    """When the clock on the wall shows this time: once; twice when clocks are set back; never when set forward.
+def moments(wall: datetime, zone: tzinfo, *, keeps_pace: bool) -> set[datetime]:
+    """When the clock on the wall shows this time, in UTC: once; twice when it is set back; never when set forward.
 
     What keeps its pace follows that. A fixed time counts once, and one that is skipped comes as if nobody had touched
     the clock.
     """
-    moments = {wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
     if not keeps_pace:
         return {wall.replace(tzinfo=zone, fold=0).astimezone(UTC)}
-    return {at for at in moments if at.astimezone(zone).replace(tzinfo=None, fold=0) == wall}
+    both = {wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+    return {at for at in both if at.astimezone(zone).replace(tzinfo=None, fold=0) == wall}
 
 
 def zone_of(fleet: Fleet) -> tzinfo:

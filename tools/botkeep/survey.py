@@ -13,7 +13,7 @@ from .config import Bot, Fleet
 from .durable import Lock
 from .engine_restarts import since_last_look
 from .judge import decide
-from .ledger import Kind, Seen
+from .ledger import Kind, Memory, Seen
 from .looking import confirmed_cursor
 from .model import (
     FAULT_ORDER,
@@ -24,7 +24,6 @@ from .model import (
     History,
     LedgerError,
     Result,
-    RuntimeLook,
     Status,
     Verdict,
 )
@@ -52,9 +51,9 @@ def reconcile_owed(bench: Bench, names: Iterable[str]) -> None:
     if None in owing:
         _close_lost_backups(bench)
     for name in names:
-        settling.prepare_stop_mark(bench.fleet.workspace, name)
+        stopped = settling.stopped_without_ledger(bench.fleet.workspace, name)
         bot = bench.fleet.get(name).bot
-        if bot is not None and (name in owing or settling.stopped_without_ledger(bench.fleet.workspace, name)):
+        if bot is not None and (name in owing or stopped is not None):
             _reconcile_one(bench, bot)
 
 
@@ -112,20 +111,23 @@ def _count_engines(bench: Bench, seen: Mapping[str, probe.Seen]) -> None:
         runtime = look.observation.runtime
         if runtime.restarts is None and not runtime.starts and not any(one.kept_by for one in runtime.instances):
             continue
-        count, following = since_last_look(bench.cursor(name, "engine"), runtime, bench.clock())
+        count, following = since_last_look(look.knew("engine"), runtime, bench.clock())
         look.cursors["engine"] = following
         if count:
-            _note_engine(bench, name, runtime)
+            _note_engine(bench, name, look, count)
 
 
-def _note_engine(bench: Bench, name: str, runtime: RuntimeLook) -> None:
-    """Counted again with the lock held: two looks at the same time must not count one restart twice."""
+def _note_engine(bench: Bench, name: str, look: probe.Seen, count: int) -> None:
+    """Two looks at the same time must not count one restart twice, nor the older one take a counter for a lower one.
+
+    Where another look has counted since this one began, the next look counts what is left.
+    """
+    runtime, following = look.observation.runtime, look.cursors["engine"]
     with Lock(bench.fleet.workspace.state_dir / "engines.lock") as lock:
         with suppress(EngineError):
             lock.acquire(wait=COUNTING_WAITS)
         try:
-            count, following = since_last_look(bench.ledger.cursor(name, "engine"), runtime, bench.clock())
-            if not count:
+            if bench.ledger.cursor(name, "engine") != look.knew("engine"):
                 return
             engine = next((one.kept_by for one in runtime.instances if one.kept_by), "its engine")
             bench.journal.record(
@@ -134,27 +136,31 @@ def _note_engine(bench: Bench, name: str, runtime: RuntimeLook) -> None:
                 data={"times": count},
             )  # fmt: skip
             bench.ledger.set_cursor(name, "engine", following)
+            look.found["engine"] = bench.ledger.cursors_named("engine", [name])[name]
         except LedgerError as error:
             bench.troubles.append(str(error))
 
 
 def histories_of(bench: Bench, names: Sequence[str]) -> dict[str, History]:
     """What the ledger says about each of them."""
-    return {name: bench.history(name) for name in names}
+    return bench.histories(names)
 
 
 def remember(bench: Bench, seen: dict[str, probe.Seen], verdicts: Sequence[Verdict]) -> None:
-    """Cursors and spans, in one transaction each. A full disk costs the memory of this look, not the look."""
+    """Spans and cursors, in one transaction. A full disk costs the memory of this look, not the look.
+
+    What a look left is forgotten where a restore, or another look, has written since it began: it may be of a file that
+    is gone, and whoever comes next would miss rows of that.
+    """
     gaps = gaps_of(bench.fleet)
     looks = [
         Seen(one.bot, one.status, one.fault, one.up, one.instance, one.at, gaps.get(one.bot, SHORTEST_GAP))
         for one in verdicts
     ]
-    cursors = [(name, kind, value) for name, look in seen.items() for kind, value in look.cursors.items()]
-    cursors += [(one.bot, "confirmed", confirmed_cursor(one)) for one in verdicts if one.fault and one.confirmed]
+    memories = [Memory(name, look.rests_on, look.cursors) for name, look in seen.items()]
+    cursors = [(one.bot, "confirmed", confirmed_cursor(one)) for one in verdicts if one.fault and one.confirmed]
     try:
-        bench.ledger.see_all(looks)
-        bench.ledger.set_cursors([*cursors, *together.remembered(bench)])
+        bench.ledger.see_all(looks, [*cursors, *together.remembered(bench, verdicts)], memories)
     except LedgerError as error:
         bench.troubles.append(str(error))
 

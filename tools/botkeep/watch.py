@@ -9,6 +9,7 @@ does, no other does again. Killed at any moment, it leaves what they leave; the 
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import select
@@ -26,8 +27,8 @@ from . import heartbeat
 from .config import Bot, Fleet
 from .durable import Lock
 from .fresh import Fresh
-from .lookout import Lookout
-from .model import ActionReport, BotkeepError, LedgerError, Result, Status, UsageError, Verdict
+from .lookout import Lookout, make_room
+from .model import ActionReport, BotkeepError, Fault, Result, Status, UsageError, Verdict
 from .rounds import Desk, RoundReport
 from .runtimes import docker_events
 from .untrusted import clean
@@ -43,6 +44,9 @@ SOON = 2.0
 BUSY = 5.0
 SCHEDULE = 20.0
 """Seconds between two looks at the schedule."""
+FILES = "It is looked at every check_interval. Let botkeep open more files (`ulimit -n`, LimitNOFILE)."
+LAST_WORD = 1.0
+"""Seconds that its end may take for writing down that it ended."""
 TAKEN_OVER = 1.0
 """Seconds to wait for a lock that whoever only asks for it holds for a moment."""
 
@@ -75,6 +79,14 @@ class _Heard:
     trouble: str
 
 
+@dataclass(frozen=True)
+class _Beaten:
+    """It was written down that the watcher lives, or what hindered that; `word`: for those outside, if any."""
+
+    trouble: str
+    word: str | None
+
+
 @dataclass
 class Watch:
     """One watcher. `say`: where its lines go, one for each thing that it did or saw."""
@@ -84,14 +96,15 @@ class Watch:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def __post_init__(self) -> None:
-        self.began = self.desk.clock()
+        self.heart = heartbeat.Heart(self.desk.ledger, self.desk.clock, lambda *told: self._give(_Beaten(*told)))
         self.fresh = self.desk.fresh = Fresh(self.desk.workspace)
         self.poller = select.poll()
         self.lookout = Lookout(self.poller)
         self.outside = heartbeat.Outside()
+        self.service = heartbeat.Service()
         self.streams = docker_events.Streams(lambda *told: self._give(_Heard(*told)))
         self.listened: Fleet | None = None
-        self.done: queue.SimpleQueue[_Done | _Seen | _Heard] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[_Done | _Seen | _Heard | _Beaten] = queue.SimpleQueue()
         self.jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.threads, self.busy = 0, 0
         self.woken, self.waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -107,6 +120,10 @@ class Watch:
         self.sick: set[str] = set()
         """Those that were not well when they were looked at last."""
         self.said: dict[str, str] = {}
+        self.told_of: set[str] = set()
+        """Bots that an event was about, whose look after it is not over."""
+        self.deaf: set[str] = set()
+        """Engines whose events are away."""
         self.next_beat = self.next_schedule = 0.0
         self.planning = False
         self.stopping = ""
@@ -120,9 +137,9 @@ class Watch:
             self._take_signals()
             fleet = self.fresh.read().fleet
             _warm_up()
+            self._begin()
             self.say(f"watching {len(fleet.entries)} bots of {self.desk.workspace.home} (pid {os.getpid()})")
-            self._beat()
-            self._ping("start")
+            self.service.tell("READY=1", f"STATUS=watching {len(fleet.entries)} bots")
             while not self.stopping:
                 self._turn()
             self._end()
@@ -133,7 +150,15 @@ class Watch:
             return
         last = heartbeat.newest(self.desk.ledger)
         who = f"pid {last.pid}, since {last.began:%Y-%m-%d %H:%M:%SZ}" if last else "another process"
-        raise UsageError(f"{self.desk.workspace.home} is watched already ({who}). One watcher is enough.")
+        hangs = heartbeat.problem(self.desk.workspace, self.desk.ledger, self.desk.clock())
+        advice = hangs or "One watcher is enough."
+        raise UsageError(f"{self.desk.workspace.home} is watched already ({who}). {advice}")
+
+    def _begin(self) -> None:
+        """The first look must not find the sign of life of one that is dead by now."""
+        self._beat("start")
+        while not self.stopping and self.done.empty():
+            self._rest(TURN)
 
     def _take_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -154,12 +179,8 @@ class Watch:
             self._beat()
         if now >= self.next_schedule and not self.planning:
             self._look_at_schedule(now)
-        ends = self.poller.poll(max(0, int((self._next(now) - now) * 1000)))
-        for fd, _event in ends:
-            if fd == self.woken:
-                with suppress(BlockingIOError):
-                    os.read(self.woken, 4096)
-            elif bot := self.lookout.ended(fd):
+        for fd in self._rest(self._next(now) - now):
+            if bot := self.lookout.ended(fd):
                 self._look_at_once(bot)
         for bot in self.lookout.frozen():
             self._look_at_once(bot)
@@ -167,10 +188,20 @@ class Watch:
             one = self.done.get()
             if isinstance(one, _Heard):
                 self._hear(one)
+            elif isinstance(one, _Beaten):
+                self._take_in_beat(one)
             elif isinstance(one, _Seen):
                 self._take_in_first(one, fleet)
             else:
                 self._take_in(one, fleet)
+
+    def _rest(self, seconds: float) -> list[int]:
+        """Until something happens, for so long at most; the descriptors of processes that ended."""
+        ends = [fd for fd, _ in self.poller.poll(max(0, int(seconds * 1000)))]
+        if self.woken in ends:
+            with suppress(BlockingIOError):
+                os.read(self.woken, 4096)
+        return [fd for fd in ends if fd != self.woken]
 
     def _next(self, now: float) -> float:
         waiting = [at for name, at in self.due.items() if not self.under_way[name]]
@@ -182,33 +213,42 @@ class Watch:
 
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
+        self.service.tell("STOPPING=1")
         self.lookout.close()
         self.streams.end()
         ready.give_up()
-        with suppress(LedgerError):
-            heartbeat.beat(self.desk.ledger, self.began, self.desk.clock(), ended=True)
+        self.heart.stop(LAST_WORD)
         busy = f"; {self.busy} turns were under way: the next one who looks settles them" if self.busy else ""
         self.say(f"ended by {self.stopping}{busy}")
 
     # ------------------------------------------------------------------------------------------------ the fleet
 
     def _fleet(self) -> Fleet:
-        """As it is on disk, or was when it was good last; new bots have their turn now, removed ones none any more."""
+        """As it is on disk, or was when it was good last."""
         rules = self.fresh.read()
+        if self.said.get("bots.json") and not rules.problem:
+            self.say("config/bots.json is good again and in force.")
         self._mention(("bots.json",), rules.problem)
-        names = {entry.name for entry in rules.fleet.entries}
+        if rules.fleet is not self.listened:
+            self._take_over(rules.fleet)
+        return rules.fleet
+
+    def _take_over(self, fleet: Fleet) -> None:
+        """New and edited bots have their turn now, at the interval that they have now; removed ones none any more."""
+        before = {entry.name: entry for entry in self.listened.entries} if self.listened else {}
+        names = {entry.name for entry in fleet.entries}
         now = time.monotonic()
-        for name in names - self.due.keys():
-            self.due[name] = now
-            self.unseen.add(name)
+        for entry in fleet.entries:
+            if before.get(entry.name) != entry:
+                self.due[entry.name] = now
+                self.unseen.add(entry.name)
         for name in self.due.keys() - names:
             del self.due[name]
             self.unseen.discard(name)
             self.lookout.drop(name)
-        if rules.fleet is not self.listened:
-            self.listened = rules.fleet
-            self.streams.listen_for({bot.name: bot.runtime for bot in rules.fleet.bots})
-        return rules.fleet
+        self.listened = fleet
+        make_room(len(names))
+        self.streams.listen_for({bot.name: bot.runtime for bot in fleet.bots})
 
     def _mention(self, about: tuple[str, ...], text: str) -> None:
         """Once: what stays as it is need not be said again."""
@@ -243,11 +283,19 @@ class Watch:
 
     def _hear(self, heard: _Heard) -> None:
         """Something happened to these bots' containers. Without the stream they have their turns at the usual times."""
-        away = f"{heard.trouble} Until its events are back, its bots are looked at every check_interval."
-        self._mention(("events", heard.about), away if heard.trouble else "")
-        for name in heard.names:
-            if name in self.due:
+        if heard.trouble:
+            self.deaf.add(heard.about)
+            self.say(f"{heard.trouble} Until its events are back, its bots are looked at every check_interval.")
+        elif heard.about in self.deaf:
+            self.deaf.discard(heard.about)
+            self.say(f"The events of Docker at {heard.about} are back.")
+        here = [name for name in heard.names if name in self.due]
+        self.told_of.update(here)
+        for name in here:
+            if self.under_way[name] or len(here) == 1:
                 self._look_at_once(name)
+            else:  # all of an engine, together
+                self.due[name] = time.monotonic()
 
     def _submit(self, names: tuple[str, ...], *, alone: bool = False) -> None:
         self._work(lambda: self._finish(names, alone=alone))
@@ -272,8 +320,9 @@ class Watch:
             self._give(_Done(names, None, str(error), alone))
         except Exception as error:  # noqa: BLE001 - what one bot's turn breaks on must not end the others' watcher
             self._give(_Done(names, None, f"{', '.join(names)}: {type(error).__name__}: {error}", alone))
+        self.desk.prepare()
 
-    def _give(self, done: _Done | _Seen | _Heard) -> None:
+    def _give(self, done: _Done | _Seen | _Heard | _Beaten) -> None:
         self.done.put(done)
         with suppress(BlockingIOError):
             os.write(self.waker, b"d")
@@ -306,14 +355,24 @@ class Watch:
         for verdict in done.report.verdicts:
             if verdict.bot in self.due:
                 self._follow(verdict, actions.get(verdict.bot), fleet.get(verdict.bot).bot)
-                if done.alone and verdict.status is Status.HEALTHY and verdict.pid is None:
-                    # something ended, and its engine says that it runs: it may not have noticed yet
-                    self.due[verdict.bot] = min(self.due[verdict.bot], time.monotonic() + SOON)
+                if verdict.status is Status.HEALTHY:
+                    self._look_again(verdict, alone=done.alone)
         self._plan(done.report)
         for name in self.again & set(done.names):
             self.again.discard(name)
             self._look_at_once(name)
         self._passed(done.names)
+
+    def _look_again(self, verdict: Verdict, *, alone: bool) -> None:
+        """Something was told of it, and it is well all the same."""
+        wait = math.inf
+        if alone and verdict.pid is None:  # something ended: its engine may not have noticed yet
+            wait = SOON
+        elif verdict.bot in self.told_of:  # a health check that fails counts once the start is over
+            start = self.fresh.read().playbooks.get(Fault.BOT_NOT_RUNNING).policy
+            wait = start.verify.within.total_seconds() + 1.0
+        self.told_of.discard(verdict.bot)
+        self.due[verdict.bot] = min(self.due[verdict.bot], time.monotonic() + wait)
 
     def _plan(self, report: RoundReport) -> None:
         """Be there for a planned restart; one that is due and waits for something has its turn at the usual time."""
@@ -353,6 +412,7 @@ class Watch:
         """Wait for the end of what runs; come back when something can be done about what does not."""
         now, interval, exact = time.monotonic(), interval_of(bot), kind_of(bot) == "process"
         over = self.lookout.follow(verdict.bot, verdict.instance, verdict.pid, verdict.at, exact=exact)
+        self._mention(("lookout", verdict.bot), self.lookout.problem and f"{self.lookout.problem} {FILES}")
         if over == 1:  # it ended between the look and now
             self._look_at_once(verdict.bot)
             return
@@ -381,8 +441,7 @@ class Watch:
         self.unseen.difference_update(names)
         if not self.unseen:
             self.unseen = set(self.due)
-            if self._beat():
-                self._ping("")
+            self._beat("")
 
     # ------------------------------------------------------------------------------------------------ the rest
 
@@ -412,17 +471,19 @@ class Watch:
             self.say("the morning report is due:")
             self.say(done.report.report.rstrip())
 
-    def _beat(self) -> bool:
-        """Write down that it lives. False: without a ledger nothing can be done, and those outside are told."""
+    def _beat(self, word: str | None = None) -> None:
+        """Have it written down that it lives; those outside are told the word if that can be done."""
         self.next_beat = time.monotonic() + heartbeat.EVERY.total_seconds()
-        try:
-            heartbeat.beat(self.desk.ledger, self.began, self.desk.clock())
-        except LedgerError as error:
-            self._mention(("heartbeat",), str(error))
-            self._ping("fail")
-            return False
-        self._mention(("heartbeat",), "")
-        return True
+        self.service.tell("WATCHDOG=1")
+        heartbeat.mark(self.desk.workspace)
+        self.heart.beat(word)
+
+    def _take_in_beat(self, beaten: _Beaten) -> None:
+        """Without a ledger nothing can be done, and those outside are told that."""
+        self._mention(("heartbeat",), beaten.trouble)
+        word = "fail" if beaten.trouble else beaten.word
+        if word is not None:
+            self._ping(word)
 
     def _ping(self, word: str) -> None:
         fleet = self.fresh.read().fleet

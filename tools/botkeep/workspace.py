@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .model import BotkeepError, UsageError
@@ -60,7 +61,7 @@ class Workspace:
         """Past months of the journal."""
         return self.home / "memory/archive"
 
-    @property
+    @cached_property
     def state_dir(self) -> Path:
         """botkeep's own: 0700, on a local disk."""
         return self.home / STATE
@@ -70,7 +71,7 @@ class Workspace:
         """What happened, the truth."""
         return self.state_dir / "ledger.db"
 
-    @property
+    @cached_property
     def logs_dir(self) -> Path:
         """Output of the bots that botkeep started."""
         return self.state_dir / "logs"
@@ -90,9 +91,14 @@ class Workspace:
         """The last good version of each playbook."""
         return self.state_dir / "playbooks"
 
+    @cached_property
+    def runs_dir(self) -> Path:
+        """What is known of each bot's running instance."""
+        return self.state_dir / "run"
+
     def run_dir(self, bot: str) -> Path:
         """Locks and the record of the bot's running instance."""
-        return self.state_dir / "run" / bot
+        return self.runs_dir / bot
 
     def log_path(self, bot: str) -> Path:
         """Where the output of a bot goes that botkeep starts."""
@@ -107,7 +113,7 @@ class Workspace:
         _own_folder(self.state_dir)
         _require_local(self.state_dir)
         folders = (
-            self.state_dir / "run",
+            self.runs_dir,
             self.logs_dir,
             self.backups_dir,
             self.quarantine_dir,

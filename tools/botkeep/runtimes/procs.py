@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 from botkeep.model import EngineError
@@ -22,6 +22,8 @@ from botkeep.openfiles import Inode, written_by
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 DEAD_STATES = frozenset("ZXx")
+KERNEL_THREAD = 0x00200000
+"""The flag (PF_KTHREAD) by which the kernel marks its own threads: they have no command line, and are nobody's bot."""
 GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """A process that ended while we looked, or is another user's. Anything else (no free descriptor, no memory) is no
 answer: taken for one, it would prove that nothing runs."""
@@ -178,16 +180,54 @@ def all_pids() -> list[int]:
 
 def read_proc(pid: int) -> Proc | None:
     """One process as it is now; None if there is none (any more). Raises EngineError if nothing can be read."""
+    line = _read_line(pid, None)
+    return line.proc if line else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What the kernel told of a process, and how that is read: most sleep, and it tells the same of them again."""
+
+    stat: bytes
+    words: bytes
+    is_kernels: bool
+    proc: Proc
+
+
+def _read_line(pid: int, known: _Line | None) -> _Line | None:
+    """Asked anew; only to take the answer apart is spared where it is that of `known`."""
     base = f"/proc/{pid}"
     try:
-        comm, state, rest = _parse_stat(_read(f"{base}/stat", 4096))
-        line = _read(f"{base}/cmdline", 131072)
-        uid = os.stat(base).st_uid
+        stat = _read(f"{base}/stat", 4096)
+        same = known is not None and known.stat == stat
+        is_kernels = known.is_kernels if known is not None and same else _is_kernels(stat)
+        words = b"" if is_kernels else _read(f"{base}/cmdline", 131072)
+        uid = 0 if is_kernels else os.stat(base).st_uid
+        if known is not None and same and known.words == words and known.proc.uid == uid:
+            return known
+        return _Line(stat, words, is_kernels, _parsed(pid, uid, stat, words))
     except (*GONE, ValueError):
         return None
     except OSError as error:
         raise EngineError(f"The process table cannot be read: {error.strerror}. Nothing was proven.") from error
-    argv = tuple(os.fsdecode(line.rstrip(b"\0")).split("\0")) if line else ()
+
+
+def _read_lines(known: Mapping[int, _Line]) -> dict[int, _Line]:
+    return {pid: line for pid in all_pids() if (line := _read_line(pid, known.get(pid))) is not None}
+
+
+def _procs(lines: Mapping[int, _Line]) -> dict[int, Proc]:
+    return {pid: line.proc for pid, line in lines.items()}
+
+
+def _is_kernels(stat: bytes) -> bool:
+    """Whether it is a thread of the kernel's own."""
+    return bool(int(_parse_stat(stat)[2][5]) & KERNEL_THREAD)
+
+
+def _parsed(pid: int, uid: int, stat: bytes, words: bytes) -> Proc:
+    comm, state, rest = _parse_stat(stat)
+    argv = tuple(os.fsdecode(words.rstrip(b"\0")).split("\0")) if words else ()
     threads, ticks, pages = int(rest[16]), int(rest[18]), int(rest[20])
     return Proc(pid, int(rest[0]), state, ticks, uid, comm, argv, pages * PAGE_BYTES, threads, int(rest[24]))
 
@@ -195,6 +235,8 @@ def read_proc(pid: int) -> Proc | None:
 def _is_unchanged(known: Proc, now: Proc) -> bool:
     """Whether it is the same process that still runs the same program: each has its stack elsewhere, if the kernel
     places stacks at random, and if we may know where."""
+    if now is known:
+        return now.stack != 0
     return now.stack != 0 and (now.start_ticks, now.stack, now.comm, now.argv) == (
         known.start_ticks, known.stack, known.comm, known.argv
     )  # fmt: skip
@@ -283,19 +325,22 @@ class ProcessTable:
 
     procs: dict[int, Proc]
     boot: str = field(default_factory=boot_id)
+    _lines: dict[int, _Line] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls) -> ProcessTable:
         """Read /proc once. Raises EngineError if it cannot be read."""
-        return cls({proc.pid: proc for proc in map(read_proc, all_pids()) if proc is not None})
+        lines = _read_lines({})
+        return cls(_procs(lines), _lines=lines)
 
     def again(self) -> ProcessTable:
         """The table a moment later: what programs were executed with is not asked again.
 
         The command lines are: a program may write another one over its own, and look like another by that.
         """
-        following = ProcessTable(ProcessTable.read().procs, self.boot)
-        for pid, marker in self._markers.items():
+        lines = _read_lines(self._lines)
+        following = ProcessTable(_procs(lines), self.boot, lines)
+        for pid, marker in self._markers.copy().items():  # of a table that several look at, one may ask meanwhile
             known, now = self.procs.get(pid), following.procs.get(pid)
             if known is not None and now is not None and _is_unchanged(known, now):
                 following._markers[pid] = marker
@@ -306,6 +351,12 @@ class ProcessTable:
         if pid not in self._markers:
             self._markers[pid] = carried_marker(pid)
         return self._markers[pid]
+
+    def to_keep(self) -> ProcessTable:
+        """What `again` takes over of this table, with every process asked now: for whoever looks all day long."""
+        kept = ProcessTable(self.procs, self.boot, self._lines)
+        kept._markers.update({pid: self.marker(pid) for pid in self.procs})
+        return kept
 
     @cached_property
     def _markers(self) -> dict[int, str | None]:
@@ -472,6 +523,7 @@ def _names(proc: Proc) -> frozenset[str]:
     return frozenset(names)
 
 
+@lru_cache(maxsize=4096)
 def program_key(argv: tuple[str, ...]) -> tuple[str, ...]:
     """What two equal programs share, wherever they are: the script's name and the arguments."""
     program = read_program(argv)

@@ -9,7 +9,8 @@ one of these for as long as it lives (with json it costs 8.4 MB, with subprocess
 
 Order, so that a kill at any moment leaves either no bot or a recorded one: wait for the caller's word that nothing of
 the bot is alive, for which it looks while two interpreters start here; fork the bot's process, which waits; write
-instance.json (fsync, rename, fsync the folder); only then let it execute the command.
+instance.json (fsync, rename); only then let it execute the command. The folder is synced after that: its new name can
+only be lost by a power cut, which ends the bot too and makes every record of that boot void.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -188,6 +189,7 @@ class Run:
         self._record_instance()
         os.write(go, b"1")
         os.close(go)
+        self._keep_record()
         self.error = os.read(failed, 16)
         os.close(failed)
         if self.error:
@@ -242,7 +244,14 @@ class Run:
             f'"shim_ticks": {_start_ticks(own)}, "at": {time.time():.6f}, "log_offset": {self.log_offset}, '
             f'"lock": "{lock.st_dev}:{lock.st_ino}"}}'
         )
-        _write(self.run_dir + "/instance.json", text)
+        _replace(self.run_dir + "/instance.json", text)
+
+    def _keep_record(self) -> None:
+        """Over a power cut too. The bot runs, and has to be watched whatever the disk says now."""
+        try:
+            _sync_folder(self.run_dir)
+        except OSError:
+            return
 
     def _reserve_exit(self) -> None:
         """Take the space for the exit's record now: a bot that dies of a full disk leaves none."""
@@ -310,6 +319,12 @@ def _pidfd_inode(pid: int) -> int:
 
 
 def _write(path: str, text: str) -> None:
+    """Whole or absent, and there after a power cut."""
+    _replace(path, text)
+    _sync_folder(os.path.dirname(path))
+
+
+def _replace(path: str, text: str) -> None:
     """Whole or absent, also after a power cut. Padded, so that a later one fits into the same block."""
     temporary = f"{path}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -322,7 +337,10 @@ def _write(path: str, text: str) -> None:
         raise
     finally:
         os.close(fd)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     os.fsync(folder)
     os.close(folder)
 
