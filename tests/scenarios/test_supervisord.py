@@ -708,7 +708,7 @@ def generated(home: Path) -> Iterator[tuple[Fleet, Lab, Supervisor]]:
         bots = [{"name": f"bot-{frame}", "runtime": runtime} for frame, runtime in runtimes.items()]
         (home / "config/bots.json").write_text(json.dumps({"bots": bots}))
         with redirected() as said:
-            assert main(["supervisord-config", "--home", str(home), "--out", str(supervisor.config)]) == 0
+            assert main(["supervisord-config", "--home", str(home), "--no-watch", "--out", str(supervisor.config)]) == 0
         assert f"{supervisor.config} is written" in said.getvalue()
         with supervisor:
             yield found, lab, supervisor
@@ -755,7 +755,7 @@ def test_what_outlives_a_killed_supervisord_keeps_a_second_copy_from_being_start
         before = set(lab.bots())
         supervisor.kill()
         supervisor.up()
-        log = lab.home / ".botkeep/logs/supervisord.log"
+        log = lab.home / ".botkeep/supervisord.log"
         wait_for(lambda: log.read_text().count("(exit status 75; not expected)") >= 2)
         wait_for(lambda: {supervisor.state(f"tf:bot-{frame}") for frame in ("3m", "5m")} == {"FATAL"})
         assert lab.pids("bot") == before

@@ -131,10 +131,18 @@ def show(
                 eyes.look_again()
                 _draw(eyes, now(), zone, out, colour=colour)
         finally:
-            with suppress(OSError):
-                out.write(_LEAVE)
-                out.flush()
+            _leave(out)
     return 0
+
+
+def _leave(out: TextIO) -> None:
+    try:
+        out.write(_LEAVE)
+        out.flush()
+    except OSError:  # what is still in the buffer has nowhere to go, and must not be tried again at the very end
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, out.fileno())
+        os.close(nowhere)
 
 
 class _Eyes:
